@@ -1,0 +1,491 @@
+"""A client's side of one server's connections, without I/O: bytes in, finished calls out.
+
+Knows: request numbers, which calls wait and which are in flight, the server's in-flight limits,
+deadlines (numbers on a clock the caller reads), the newest sequence number seen and the history it
+belongs to, and what becomes of each call when a connection is lost. Does not know sockets, event
+loops, threads or clocks; it is not safe to use from two threads at once.
+
+Who drives it: `open()` at each new connection gives the first bytes to send; bytes read go into
+`read_buffer()` and are counted in with `received()`, which raises when the connection must be
+dropped; `lost()` says that it was; `data_to_send()` collects whatever may be sent now; `expire()`
+is due at `next_check`. Calls with a waiter that ended in any of these are in `take_finished()`.
+
+Each call ends exactly once: with a value, or with an error. A transaction that was sent and whose
+answer did not come ends with OutcomeUnknown, never with an error that says nothing happened.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import Enum
+from math import inf
+from typing import Any, NamedTuple
+
+from diptych_client.errors import (
+    BadArguments,
+    Busy,
+    DiptychError,
+    Disconnected,
+    HistoryChanged,
+    OutcomeUnknown,
+    ProtocolError,
+    Rejected,
+    TimedOut,
+    error_from,
+    payload_of,
+)
+from diptych_client.operations import (
+    Operation,
+    packer,
+    read_operations,
+    unknown_operation,
+    unpack,
+)
+from diptych_client.protocol import (
+    FRAME_BYTES_DEFAULT,
+    HEADER,
+    PREAMBLE,
+    RESULT_BYTES_DEFAULT,
+    WELCOME_BYTES_MAX,
+    FrameSplitter,
+    Kind,
+    encode_frame,
+)
+
+WAITING_CALLS_MAX = 65_536
+"""Calls of one lane that wait unsent before the next one is refused as Busy."""
+
+_TRANSACTION = int(Kind.TRANSACTION)
+_QUERY = int(Kind.QUERY)
+_RESULT = int(Kind.RESULT)
+_REPLIES = frozenset({Kind.RESULT, Kind.REJECTED, Kind.ERROR, Kind.PONG})
+
+
+class State(Enum):
+    """Where the connection stands."""
+
+    NEW = "not connected yet"
+    GREETING = "connecting"
+    READY = "ready"
+    DRAINING = "draining"  # the server is ending: answers still come, nothing more is sent
+    LOST = "disconnected"
+    CLOSED = "closed"
+
+
+class Limits(NamedTuple):
+    """What the server takes, from WELCOME."""
+
+    frame_bytes: int = FRAME_BYTES_DEFAULT
+    transactions_in_flight: int = 1
+    queries_in_flight: int = 1
+    query_ms: int = 0
+    result_bytes: int = RESULT_BYTES_DEFAULT
+
+
+class Call:
+    """One request from submit() to its end. `done` is set once, with `error` or the rest."""
+
+    __slots__ = (
+        "age_us",
+        "deadline",
+        "done",
+        "error",
+        "fresh",
+        "kind",
+        "operation",
+        "payload",
+        "repeated",
+        "request",
+        "sequence",
+        "value",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        kind: int,
+        operation: Operation | None,
+        payload: bytes,
+        deadline: float,
+        fresh: bool,
+        waiter: Any,
+    ) -> None:
+        self.kind = kind
+        self.operation = operation
+        self.payload = payload
+        self.deadline = deadline
+        self.fresh = fresh
+        self.waiter = waiter
+        self.request = 0
+        self.repeated = False
+        self.done = False
+        self.error: DiptychError | None = None
+        self.value: Any = None
+        self.sequence = 0
+        self.age_us = 0
+
+
+class Lane:
+    """Calls that share one in-flight limit: transactions, or everything else."""
+
+    __slots__ = ("in_flight", "in_flight_max", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[int, Call] = OrderedDict()
+        self.in_flight = 0
+        self.in_flight_max = 1
+
+
+class Core:
+    """See the module. `address` is only for messages."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        client: str = "diptych-client",
+        waiting_max: int = WAITING_CALLS_MAX,
+    ) -> None:
+        self.address = address
+        self.state = State.NEW
+        self.app = ""
+        self.server_version = ""
+        self.operations: dict[str, Operation] | None = None
+        self.limits = Limits()
+        self.session = 0
+        self.history = 0
+        self.sequence = 0
+        """The newest sequence number that a reply carried in this history."""
+        self.transactions = Lane()
+        self.queries = Lane()
+        self.next_check = inf
+        """No deadline passes before this time; call expire() then."""
+        self.replies_count = 0
+        """Replies on this connection."""
+        self.trouble = ""
+        """Why there is no connection, for messages."""
+        self._token = token
+        self._client = client
+        self._waiting_max = waiting_max
+        self._fingerprint: bytes | None = None
+        self._pack = packer()
+        self._splitter = FrameSplitter(WELCOME_BYTES_MAX)
+        # Sent and not answered yet, in the order sent. Also calls whose deadline passed: the
+        # server still counts them as in flight.
+        self._pending: dict[int, Call] = {}
+        self._request = 0
+        self._finished: list[Call] = []
+
+    # --- calls
+
+    def operation(self, name: str) -> Operation:
+        """Raises UnknownOperation, with the nearest name there is."""
+        operations = self.operations or {}
+        operation = operations.get(name)
+        if operation is None:
+            raise unknown_operation(name, operations)
+        return operation
+
+    def submit(
+        self,
+        kind: int,
+        operation: Operation | None,
+        payload: bytes,
+        deadline: float,
+        fresh: bool = True,
+        waiter: Any = None,
+    ) -> Call:
+        """Put a call in line. Raises BadArguments, Busy, Disconnected; then nothing was put."""
+        lane = self.transactions if kind == _TRANSACTION else self.queries
+        if len(lane.waiting) >= self._waiting_max:
+            raise Busy(f"{len(lane.waiting):,} calls to {self.address} wait already")
+        if len(payload) > self.limits.frame_bytes:
+            raise BadArguments(
+                f"the arguments take {len(payload):,} bytes;"
+                f" {self.address} takes {self.limits.frame_bytes:,}"
+            )
+        if self.state is State.CLOSED:
+            raise Disconnected("this client is closed")
+        call = Call(kind, operation, payload, deadline, fresh, waiter)
+        self._request = call.request = self._request + 1
+        lane.waiting[call.request] = call
+        if deadline < self.next_check:
+            self.next_check = deadline
+        return call
+
+    def abandon(self, call: Call) -> None:
+        """Nobody waits for this call any more. Not sent yet, it never will be."""
+        if not call.done:
+            call.done = True
+            lane = self.transactions if call.kind == _TRANSACTION else self.queries
+            lane.waiting.pop(call.request, None)
+
+    def take_finished(self) -> list[Call]:
+        finished = self._finished
+        if finished:
+            self._finished = []
+        return finished
+
+    @property
+    def pending_count(self) -> int:
+        """Requests the server has not answered yet."""
+        return len(self._pending)
+
+    @property
+    def waiting_count(self) -> int:
+        """Calls not sent yet."""
+        return len(self.transactions.waiting) + len(self.queries.waiting)
+
+    # --- the connection
+
+    def open(self) -> bytes:
+        """A new connection stands; returns what to send first."""
+        self.state = State.GREETING
+        self.replies_count = 0
+        self._splitter = FrameSplitter(WELCOME_BYTES_MAX)
+        hello = {"client": self._client, "token": self._token, "fingerprint": self._fingerprint}
+        return PREAMBLE + encode_frame(Kind.HELLO, self._pack(hello))
+
+    def data_to_send(self) -> bytes:
+        """Every waiting call that the limits let go, as one piece of bytes; they count as sent."""
+        if self.state is not State.READY:
+            return b""
+        parts: list[bytes] = []
+        pack = HEADER.pack
+        pending = self._pending
+        for lane in (self.transactions, self.queries):
+            waiting = lane.waiting
+            while waiting and lane.in_flight < lane.in_flight_max:
+                request, call = waiting.popitem(last=False)
+                lane.in_flight += 1
+                pending[request] = call
+                sequence = context = 0
+                if call.kind == _TRANSACTION:
+                    context = self.session
+                elif call.kind == _QUERY and call.fresh and self.sequence:
+                    sequence, context = self.sequence, self.history
+                number = 0 if call.operation is None else call.operation.number
+                payload = call.payload
+                parts.append(pack(len(payload), call.kind, 0, number, request, sequence, context))
+                parts.append(payload)
+        return b"".join(parts)
+
+    def read_buffer(self) -> memoryview:
+        """Room for the next read."""
+        return self._splitter.buffer()
+
+    def received(self, count: int) -> None:
+        """Take in `count` bytes that were read into the buffer.
+
+        Raises ProtocolError when they have no meaning, or the error with which the server ends
+        the connection (Forbidden, ShuttingDown, Busy). Drop the connection then, and call lost().
+        """
+        for kind, _, request, sequence, context, payload in self._splitter.received(count):
+            if self.state is State.GREETING:
+                self._on_greeting(kind, context, payload)
+            elif kind in _REPLIES:
+                self._on_reply(kind, request, sequence, context, payload)
+            elif kind == Kind.CLOSING:
+                self.state = State.DRAINING
+                self.trouble = "the server is shutting down"
+            else:
+                raise ProtocolError(f"a frame of kind {kind}, which no server sends now")
+
+    def lost(self, cause: Exception | None = None) -> None:
+        """The connection is gone. Ends or keeps each call in flight; those unsent stay."""
+        if self.state is State.CLOSED:
+            return
+        self.state = State.LOST
+        self.trouble = str(cause) if cause else self.trouble or "the server closed the connection"
+        again: list[Call] = []
+        for call in self._pending.values():
+            if call.done:
+                continue
+            if call.kind == _TRANSACTION:
+                self._fail(call, self._outcome_unknown(call, "the connection was lost"), cause)
+            elif isinstance(cause, ProtocolError):
+                self._fail(call, ProtocolError(str(cause)), cause)
+            elif call.repeated:
+                trouble = "the connection was lost again while a query was in flight"
+                self._fail(call, Disconnected(trouble), cause)
+            else:
+                call.repeated = True
+                again.append(call)
+        self._pending.clear()
+        for lane in (self.transactions, self.queries):
+            lane.in_flight = 0
+        for call in reversed(again):
+            self.queries.waiting[call.request] = call
+            self.queries.waiting.move_to_end(call.request, last=False)
+
+    def fail_waiting(self, error: DiptychError, *, bound: bool = False) -> None:
+        """End every unsent call; with `bound`, only those encoded for an operation."""
+        for lane in (self.transactions, self.queries):
+            for call in list(lane.waiting.values()):
+                if call.operation is not None or not bound:
+                    del lane.waiting[call.request]
+                    # Each caller gets its own: a raised exception collects a traceback.
+                    self._fail(call, error_from(payload_of(error)))
+
+    def close(self) -> None:
+        """The user is done: ends every call."""
+        closed = Disconnected("this client was closed")
+        self.lost(closed)
+        self.state = State.CLOSED
+        self.fail_waiting(closed)
+
+    def expire(self, now: float) -> None:
+        """End the calls whose deadline has passed, and find the next deadline."""
+        earliest = inf
+        for lane in (self.transactions, self.queries):
+            for call in list(lane.waiting.values()):
+                if call.deadline > now:
+                    earliest = min(earliest, call.deadline)
+                    continue
+                del lane.waiting[call.request]
+                self._fail(call, TimedOut(f"not sent in time to {self.address}{self._why()}"))
+        for call in self._pending.values():
+            if call.done:
+                continue
+            if call.deadline > now:
+                earliest = min(earliest, call.deadline)
+            elif call.kind == _TRANSACTION:
+                self._fail(call, self._outcome_unknown(call, "no answer in time"))
+            else:
+                self._fail(call, TimedOut(f"no answer in time from {self.address}"))
+        self.next_check = earliest
+
+    def describe(self) -> str:
+        """State and counts, for __repr__."""
+        app = f"{self.app} at " if self.app else ""
+        return (
+            f"{app}{self.address}: {self.state.value},"
+            f" {self.transactions.in_flight} transactions and"
+            f" {self.queries.in_flight} queries in flight, {self.waiting_count} waiting"
+        )
+
+    # --- frames
+
+    def _on_greeting(self, kind: int, session_or_nothing: int, payload: bytes) -> None:
+        content = unpack(payload)
+        if kind == Kind.ERROR and isinstance(content, dict):
+            raise error_from(content)
+        if kind != Kind.WELCOME:
+            raise ProtocolError(f"a frame of kind {kind} where WELCOME was due")
+        try:
+            self._on_welcome(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"a WELCOME without meaning: {error!r}") from error
+
+    def _on_welcome(self, welcome: dict[str, Any]) -> None:
+        limits = Limits(**{name: int(welcome["limits"][name]) for name in Limits._fields})
+        if min(limits.transactions_in_flight, limits.queries_in_flight) < 1:
+            raise ValueError(limits)
+        fingerprint, described = welcome["fingerprint"], welcome["operations"]
+        if described is not None:
+            operations = read_operations(described)
+        elif self.operations is not None and fingerprint == self._fingerprint:
+            operations = self.operations
+        else:
+            raise ValueError("no operations")
+        if self._fingerprint not in (None, fingerprint):
+            changed = "the application changed while this call waited for a connection"
+            self.fail_waiting(Disconnected(changed), bound=True)
+        self.operations, self._fingerprint = operations, fingerprint
+        self.app, self.server_version = str(welcome["app"]), str(welcome["server"])
+        self.session = int(welcome["session"])
+        self._take_history(int(welcome["history"]), int(welcome["sequence"]))
+        self.limits = limits
+        self.transactions.in_flight_max = limits.transactions_in_flight
+        self.queries.in_flight_max = limits.queries_in_flight
+        self._splitter.payload_bytes_max = max(limits.result_bytes, limits.frame_bytes)
+        self.state = State.READY
+        self.trouble = ""
+
+    def _on_reply(
+        self, kind: int, request: int, sequence: int, context: int, payload: bytes
+    ) -> None:
+        call = self._pending.pop(request, None)
+        if call is None:
+            if kind == Kind.ERROR and request == 0:
+                raise self._error_in(payload)
+            raise ProtocolError(f"an answer to request {request}, which is not in flight")
+        self.replies_count += 1
+        lane = self.transactions if call.kind == _TRANSACTION else self.queries
+        lane.in_flight -= 1
+        if sequence > self.sequence:
+            self.sequence = sequence
+        call.sequence = sequence
+        call.age_us = context
+        try:
+            self._end(call, kind, payload)
+        except ProtocolError:
+            # lost() is next, and ends this call with the others.
+            self._pending[request] = call
+            raise
+
+    def _end(self, call: Call, kind: int, payload: bytes) -> None:
+        if kind == _RESULT:
+            if call.done:
+                return
+            decode = unpack if call.operation is None else call.operation.decode
+            call.value = decode(payload)
+            self._finish(call)
+        elif kind == Kind.PONG:
+            self._finish(call)
+        elif kind == Kind.REJECTED:
+            self._fail(call, self._rejection_in(payload))
+        else:
+            self._fail(call, self._on_error(call, self._error_in(payload)))
+
+    def _on_error(self, call: Call, error: DiptychError) -> DiptychError:
+        if isinstance(error, HistoryChanged):
+            self._take_history(error.history, error.sequence)
+        elif isinstance(error, OutcomeUnknown):
+            return self._outcome_unknown(call, error.message)
+        return error
+
+    def _error_in(self, payload: bytes) -> DiptychError:
+        content = unpack(payload)
+        if not isinstance(content, dict):
+            raise ProtocolError("an ERROR frame without a map")
+        return error_from(content)
+
+    def _rejection_in(self, payload: bytes) -> Rejected:
+        try:
+            code, details = unpack(payload)
+            return Rejected(code, **details)
+        except (TypeError, ValueError) as error:
+            raise ProtocolError(f"a REJECTED frame without code and details: {error}") from error
+
+    # --- how calls end
+
+    def _take_history(self, history: int, sequence: int) -> None:
+        # Sequence numbers of another history mean nothing here. Starting from the server's own
+        # number keeps what survived readable; for the first history there is nothing to keep.
+        if history != self.history:
+            self.sequence = sequence if self.history else 0
+            self.history = history
+
+    def _outcome_unknown(self, call: Call, why: str) -> OutcomeUnknown:
+        name = call.operation.name if call.operation is not None else "a transaction"
+        message = f"{name} was sent to {self.address}: {why}; it may have run or not"
+        return OutcomeUnknown(message, f"{self.session}/{call.request}")
+
+    def _why(self) -> str:
+        if self.state is State.READY:
+            return ": too many calls in flight"
+        return f": {self.trouble}" if self.trouble else ""
+
+    def _fail(self, call: Call, error: DiptychError, cause: Exception | None = None) -> None:
+        if not call.done:
+            error.__cause__ = cause
+            call.error = error
+            self._finish(call)
+
+    def _finish(self, call: Call) -> None:
+        if not call.done:
+            call.done = True
+            if call.waiter is not None:
+                self._finished.append(call)

@@ -1,0 +1,73 @@
+"""What both clients show their users beside calls: replies, names, options.
+
+`RESERVED_NAMES` are the names no operation may have: an operation of that name could not be called
+as an attribute of a client. Servers refuse them when an application declares them, so the set also
+holds names that coming versions need. Names that start with an underscore are reserved too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from diptych_client.operations import Operation
+
+DEFAULT_TIMEOUT_S = 10.0
+
+RESERVED_NAMES = frozenset(
+    [
+        "app",
+        "call",
+        "call_many",
+        "close",
+        "connect",
+        "info",
+        "operations",
+        "ping",
+        "reply",
+        "server_version",
+        "using",
+        "changes",
+        "load",
+        "outcome",
+        "publish",
+        "request",
+        "session",
+        "sql",
+        "subscribe",
+        "watch",
+    ]
+)
+
+
+class Reply(NamedTuple):
+    """A value with the state it was made from.
+
+    `sequence` is the number of the last transaction in that state (for a transaction: its own);
+    `age_ms` says how old the state was when a query read it, 0 for a transaction.
+    """
+
+    value: Any
+    sequence: int
+    age_ms: float
+
+
+def name_of(operation: str | Callable[..., Any]) -> str:
+    """The operation's name, given it or the function that the application declared."""
+    if isinstance(operation, str):
+        return operation
+    name = getattr(operation, "__name__", None)
+    if not isinstance(name, str):
+        raise TypeError(f"an operation's name or function is needed, not {operation!r}")
+    return name
+
+
+def refuse_private(name: str, owner: object) -> None:
+    """Attributes that start with an underscore are never operations; tools probe for them."""
+    if name.startswith("_"):
+        raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
+
+
+def attribute_names(own: list[str], operations: dict[str, Operation] | None) -> list[str]:
+    """For dir(): a client's own names and those of the operations."""
+    return sorted({*own, *(operations or ())})

@@ -1,0 +1,331 @@
+"""What a user imports to declare an application: tables, transactions, queries.
+
+Declarations only: an `App` collects them and checks them while the application's module is imported,
+with errors that name the place. Nothing here touches memory, and neither numpy nor Numba is
+imported. Decorators return what they decorate unchanged, so handlers can be called, tested and
+stepped into as the plain functions that they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+
+from diptych import declarations
+from diptych.errors import DeclarationError, did_you_mean
+from diptych.rejections import rejection_codes
+from diptych.schema import MISSING, Between, IndexMark, Items, Key, Reference, Scaled
+from diptych.schema import TableSpec, Text, ValueType, value_type
+import diptych_client
+
+if TYPE_CHECKING:
+    from diptych.testing import Bench
+
+R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+Time = int
+"""Nanoseconds since 1970, UTC."""
+Day = int
+"""Days since 1970-01-01."""
+
+CAPACITY_DEFAULT = 1_000_000
+
+
+class Columns(Protocol):
+    """A table's live rows as numpy arrays, one attribute a column. Read-only."""
+
+    def __getattr__(self, column: str) -> Any: ...
+    def __len__(self) -> int: ...
+
+
+class Index(Protocol[R_co]):
+    """An ordered index. `prefix` gives values for its first columns."""
+
+    def range(
+        self, *prefix: Any, start: Any = ..., stop: Any = ..., reverse: bool = ...
+    ) -> Iterator[R_co]: ...
+    def first(self, *prefix: Any) -> R_co | None: ...
+    def last(self, *prefix: Any) -> R_co | None: ...
+
+
+class Table(Protocol[R_co]):
+    """A table as handlers see it: dict manners by key, rows by insert, indexes as attributes."""
+
+    def __getitem__(self, key: Any) -> R_co: ...
+    def __contains__(self, key: Any) -> bool: ...
+    def __iter__(self) -> Iterator[R_co]: ...
+    def __len__(self) -> int: ...
+    def get(self, key: Any) -> R_co | None: ...
+    def insert(self, **columns: Any) -> R_co: ...
+    def get_or_insert(self, **columns: Any) -> R_co: ...
+    def delete(self, row: Any) -> None: ...
+    def columns(self, **equals: Any) -> Columns: ...
+    def __getattr__(self, index: str) -> Index[R_co]: ...
+
+
+class Db:
+    """What a handler gets. Tables are attributes; subclass it to give them types for editors.
+
+    `now`: time of the transaction (in a query: of the last one seen), ns since 1970.
+    `sequence`: the number of the transaction (in a query: of the last one seen).
+    `caller`: the name of the caller's token, "" without one.
+    """
+
+    now: int
+    sequence: int
+    caller: str
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, table: str) -> Any: ...
+
+
+def key(*, auto: bool = False) -> Any:
+    """Mark a column as the key, or as part of a composite key. `auto`: the table counts by itself."""
+    return Key(auto)
+
+
+def ref(table: type) -> Any:
+    """Mark a column as the key of a row in another table, checked on insert."""
+    return Reference(table)
+
+
+def ordered(*columns: str) -> Any:
+    """An index in ascending order of these columns."""
+    return IndexMark(columns, unique=False)
+
+
+def unique(*columns: str) -> Any:
+    """An ordered index in which no two rows may agree on all columns."""
+    return IndexMark(columns, unique=True)
+
+
+def text(size_bytes: int) -> Any:
+    """A column or parameter of text that is at most `size_bytes` bytes long in UTF-8."""
+    return Text(size_bytes)
+
+
+def scaled(digits: int) -> Any:
+    """An int that people see as a decimal with so many digits."""
+    return Scaled(digits)
+
+
+def between(low: int, high: int) -> Any:
+    """Bounds of an argument, checked before the handler runs."""
+    return Between(low, high)
+
+
+def items(low: int, high: int) -> Any:
+    """How many items a list argument may have."""
+    return Items(low, high)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an operation; `default` is MISSING when it must be given."""
+
+    name: str
+    value: ValueType
+    default: Any = MISSING
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A transaction or a query, as hello describes it. `number` is its place in `App.operations`."""
+
+    name: str
+    number: int
+    kind: Literal["transaction", "query"]
+    function: Callable[..., Any]
+    compiled: bool
+    parameters: tuple[Parameter, ...]
+    result: ValueType
+    codes: tuple[str, ...]
+    doc: str
+
+    def describe(self) -> dict[str, Any]:
+        """The operation as hello tells it (docs/protocol.md)."""
+        return {
+            "name": self.name,
+            "number": self.number,
+            "kind": self.kind,
+            "parameters": [
+                {"name": p.name, "type": p.value.describe()}
+                | ({} if p.default is MISSING else {"default": _plain(p.default)})
+                for p in self.parameters
+            ],
+            "result": self.result.describe(),
+            "codes": list(self.codes),
+            "doc": self.doc,
+        }
+
+
+class App:
+    """An application: its tables, its operations, and how it begins.
+
+    `compiled` is the default for its handlers; each may differ. Errors: `DeclarationError`.
+    """
+
+    def __init__(self, name: str, *, compiled: bool = False) -> None:
+        if not name.isidentifier():
+            raise DeclarationError(f"App({name!r}): the name must be an identifier")
+        self.name = name
+        self.compiled = compiled
+        self.tables: dict[str, TableSpec] = {}
+        self.operations: list[Operation] = []
+        self.setup_function: Callable[..., None] | None = None
+        self.invariants: list[Callable[..., bool]] = []
+
+    def __repr__(self) -> str:
+        return f"<App {self.name}: {len(self.tables)} tables, {len(self.operations)} operations>"
+
+    @overload
+    def table(self, cls: C, /) -> C: ...
+    @overload
+    def table(self, *, capacity: int = ...) -> Callable[[C], C]: ...
+    def table(self, cls: Any = None, /, *, capacity: int = CAPACITY_DEFAULT) -> Any:
+        """Declare a table. `capacity` is its most rows; memory is taken as rows come."""
+
+        def declare(record: C) -> C:
+            spec = declarations.table_spec(record, capacity, self.tables)
+            self.tables[spec.name] = spec
+            return record
+
+        return declare if cls is None else declare(cls)
+
+    @overload
+    def transaction(self, function: F, /) -> F: ...
+    @overload
+    def transaction(self, *, compiled: bool = ...) -> Callable[[F], F]: ...
+    def transaction(self, function: Any = None, /, *, compiled: bool | None = None) -> Any:
+        """Declare a handler that changes data. Any exception in it undoes all that it wrote."""
+        return self._operation("transaction", function, compiled)
+
+    @overload
+    def query(self, function: F, /) -> F: ...
+    @overload
+    def query(self, *, compiled: bool = ...) -> Callable[[F], F]: ...
+    def query(self, function: Any = None, /, *, compiled: bool | None = None) -> Any:
+        """Declare a handler that reads. It runs on a mirror and can't change anything."""
+        return self._operation("query", function, compiled)
+
+    def setup(self, function: F, /) -> F:
+        """Declare what runs once, as the first transaction of an empty server."""
+        if self.setup_function is not None:
+            raise DeclarationError(f"{_place(function)}: the app has a setup already")
+        self.setup_function = function
+        return function
+
+    def invariant(self, function: F, /) -> F:
+        """Declare what must be true between transactions: `(db) -> bool`, read-only."""
+        self.invariants.append(function)
+        return function
+
+    def operation(self, name: str) -> Operation:
+        """The operation of that name. Errors: KeyError with the nearest name."""
+        for operation in self.operations:
+            if operation.name == name:
+                return operation
+        names = [operation.name for operation in self.operations]
+        raise KeyError(f"{self.name} has no operation {name!r}{did_you_mean(name, names)}")
+
+    @property
+    def fingerprint(self) -> bytes:
+        """16 bytes that change with the schema or with any operation's description."""
+        told = [self.name, [t.describe() for t in self.tables.values()], self.describe()]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()[:16]
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [operation.describe() for operation in self.operations]
+
+    def open(
+        self,
+        *,
+        lane: str = "interpreted",
+        now: int | None = None,
+        seed: int = 0,
+        check: bool = False,
+        setup: bool = False,
+    ) -> AbstractContextManager[Bench]:
+        """Open the real engine in this process, without sockets, for tests and scripts.
+
+        `now`: where `db.now` starts, ns since 1970 (left out: the clock); `check`: run every
+        invariant and verify all structures after each transaction; `setup`: run the app's setup.
+        """
+        from diptych.testing import Bench  # the engine needs Numba; a declaration does not
+
+        return Bench(self, lane=lane, now=now, seed=seed, check=check, setup=setup)
+
+    def _operation(self, kind: Any, function: Any, compiled: bool | None) -> Any:
+        def declare(handler: F) -> F:
+            self.operations.append(self._describe_operation(kind, handler, compiled))
+            return handler
+
+        return declare if function is None else declare(function)
+
+    def _describe_operation(
+        self, kind: Literal["transaction", "query"], handler: Any, compiled: bool | None
+    ) -> Operation:
+        name, where = handler.__name__, _place(handler)
+        if name in diptych_client.RESERVED_NAMES or name.startswith("_"):
+            raise DeclarationError(f"{where}: an operation can't be called {name!r}")
+        if any(name == operation.name for operation in self.operations):
+            raise DeclarationError(f"{where}: there is an operation {name!r} already")
+        hints = typing.get_type_hints(handler, include_extras=True)
+        given = list(inspect.signature(handler).parameters.values())
+        if not given:
+            raise DeclarationError(f"{where}: a handler's first parameter is the db")
+        self._check_db(hints.get(given[0].name), where)
+        parameters = []
+        for parameter in given[1:]:
+            if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                raise DeclarationError(f"{where}: {parameter} must be a plain parameter")
+            if parameter.name not in hints:
+                raise DeclarationError(f"{where}: parameter {parameter.name!r} needs an annotation")
+            value = value_type(hints[parameter.name], f"{where}, parameter {parameter.name}")
+            default = MISSING if parameter.default is parameter.empty else parameter.default
+            parameters.append(Parameter(parameter.name, value, default))
+        result = value_type(hints.get("return", Any), f"{where}, result")
+        return Operation(
+            name=name,
+            number=len(self.operations),
+            kind=kind,
+            function=handler,
+            compiled=self.compiled if compiled is None else compiled,
+            parameters=tuple(parameters),
+            result=result,
+            codes=rejection_codes(handler),
+            doc=inspect.getdoc(handler) or "",
+        )
+
+    def _check_db(self, annotation: Any, where: str) -> None:
+        """Names in a typed `Db` are compared with the tables, so that they can't drift apart."""
+        if not (isinstance(annotation, type) and issubclass(annotation, Db)):
+            return
+        for name in set(annotation.__annotations__) - set(Db.__annotations__):
+            if name not in self.tables:
+                raise DeclarationError(
+                    f"{where}: {annotation.__name__} names a table {name!r} that the app "
+                    f"does not have{did_you_mean(name, self.tables)}"
+                )
+
+
+def _plain(default: Any) -> Any:
+    if isinstance(default, IntEnum):
+        return int(default)
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _place(function: Any) -> str:
+    code = getattr(function, "__code__", None)
+    at = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
+    return f"{at}{getattr(function, '__name__', function)}"

@@ -1,0 +1,282 @@
+"""One writer's work without sockets: run transactions, one after another, on one region.
+
+Takes frames as they were received, appends replies as they will be sent. A transaction either commits,
+or leaves the application's memory byte for byte as it was. Everything it does is a function of the
+region's bytes, the frames and the time given; who calls it, and who copies the region, is not known.
+
+When a table has used up its memory but not its capacity, the transaction is rolled back, the table
+gets memory (`grow`), and the transaction runs again, so that memory never grows inside one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from diptych.app import App, Operation
+from diptych.engine.arguments import binder
+from diptych.engine.results import failure, packed
+from diptych.errors import OutOfMemory
+from diptych.memory import Extent, Region
+from diptych.store import layout as layouts
+from diptych.store import words as at
+from diptych.store.database import Database
+from diptych.store.faults import MemoryNeeded
+from diptych_client.errors import BadArguments, DiptychError, UnknownOperation
+from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
+
+Grow = Callable[[Extent], None]
+Handler = Callable[..., Any]
+
+DEADLINE_CHECK_FRAMES = 8
+
+
+def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
+    """Address space that a region for this application needs, in bytes."""
+    return layouts.plan(list(app.tables.values()), capacities).size_bytes
+
+
+class Engine:
+    """Transactions of one application on one region. Make it with `create` or `recover`.
+
+    `replies` collects reply frames until its owner has sent them. `handlers` may replace functions of
+    operations by name (the compiled lane does).
+    """
+
+    def __init__(
+        self,
+        app: App,
+        region: Region,
+        layout: layouts.Layout,
+        grow: Grow,
+        now_ns: Callable[[], int],
+        handlers: Mapping[str, Handler] | None = None,
+    ) -> None:
+        self.app = app
+        self.region = region
+        self.layout = layout
+        self.db = Database(layout, region, writable=True)
+        self.replies = bytearray()
+        self.committed = self.rejected = self.failed = 0
+        self._grow = grow
+        self._now_ns = now_ns
+        self._ints = self.db.space.ints
+        functions = handlers or {}
+        self._operations: dict[int, tuple[Operation, Handler, Callable[[list[Any]], list[Any]]]] = {
+            operation.number: (
+                operation,
+                functions.get(operation.name, operation.function),
+                binder(operation),
+            )
+            for operation in app.operations
+            if operation.kind == "transaction"
+        }
+
+    @classmethod
+    def create(
+        cls,
+        app: App,
+        region: Region,
+        *,
+        grow: Grow,
+        history: int,
+        capacities: Mapping[str, int] | None = None,
+        seed: int = 0,
+        now_ns: Callable[[], int] = time.time_ns,
+        handlers: Mapping[str, Handler] | None = None,
+        setup: bool = True,
+    ) -> Engine:
+        """Lay out a region of zeros and run the application's setup as its first transaction."""
+        layout = layouts.plan(list(app.tables.values()), capacities)
+        grow(layout.system)
+        layout.format(region.words, history=history, seed=seed)
+        engine = cls(app, region, layout, grow, now_ns, handlers)
+        # Every structure has some memory from the start, so that nobody ever reads a hole.
+        for table in layout.tables:
+            engine._give_memory(table.descriptor)
+            for index in table.indexes:
+                engine._give_memory(index.descriptor)
+        if setup and app.setup_function is not None:
+            engine.transact(app.setup_function)
+        region.words[at.SETUP_DONE] = 1
+        return engine
+
+    @classmethod
+    def recover(
+        cls,
+        app: App,
+        region: Region,
+        *,
+        grow: Grow,
+        history: int,
+        capacities: Mapping[str, int] | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        handlers: Mapping[str, Handler] | None = None,
+    ) -> Engine:
+        """Open a region restored from an image, as the beginning of another `history`.
+
+        Errors: CorruptionError when it was laid out for another schema.
+        """
+        layout = layouts.plan(list(app.tables.values()), capacities)
+        layout.check(region.words)
+        region.words[at.HISTORY] = history
+        return cls(app, region, layout, grow, now_ns, handlers)
+
+    @property
+    def sequence(self) -> int:
+        """Number of the last transaction."""
+        return self._ints[at.SEQUENCE]
+
+    @property
+    def history(self) -> int:
+        """Changes whenever transactions that may have been acknowledged were lost."""
+        return self._ints[at.HISTORY]
+
+    def extents(self) -> list[Extent]:
+        """What has memory now."""
+        return self.layout.extents(self.region.words)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Database]:
+        """A transaction as a block of code. It can't run again, so memory is given inside it."""
+        self._begin(self._clock())
+        self.db.space.give_memory = self._give_memory
+        try:
+            yield self.db
+        except BaseException:
+            self.db.rollback()
+            raise
+        else:
+            self.db.commit()
+        finally:
+            self.db.space.give_memory = None
+
+    def transact(self, function: Handler, *arguments: Any) -> Any:
+        """Run one function as a transaction of its own: setup, tests, scripts. Raises what it raises."""
+        self._begin(self._clock())
+        return self._execute(function, arguments)
+
+    def run(
+        self,
+        frames: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        first: int,
+        count: int,
+        deadline_ns: int,
+    ) -> int:
+        """Run frames `first` to `count`, each a TRANSACTION frame between two of `starts`.
+
+        Stops after the frame in which `deadline_ns` (monotonic) passes. Returns how many ran, and
+        appends a reply for each, with the context of its request.
+        """
+        offsets = starts[first : count + 1].tolist()
+        data = memoryview(frames)
+        now = self._clock()
+        ran = 0
+        for start, stop in zip(offsets, offsets[1:], strict=False):
+            self._begin(now)
+            self._answer(data, start, stop)
+            ran += 1
+            if not ran % DEADLINE_CHECK_FRAMES and time.monotonic_ns() >= deadline_ns:
+                break
+        return ran
+
+    def verify(self) -> None:
+        """Check all structures and every invariant. Errors: CorruptionError, AssertionError."""
+        self.db.verify()
+        for invariant in self.app.invariants:
+            if not invariant(self.db):
+                raise AssertionError(f"invariant {invariant.__name__} does not hold")
+
+    def _clock(self) -> int:
+        """Time of the transactions that begin now: it never goes back, whatever the host's clock does."""
+        return max(self._now_ns(), self._ints[at.NOW])
+
+    def _begin(self, now: int) -> None:
+        db, ints = self.db, self._ints
+        sequence = ints[at.SEQUENCE] + 1
+        ints[at.SEQUENCE] = sequence
+        ints[at.NOW] = now
+        db.sequence, db.now = sequence, now
+
+    def _answer(self, data: memoryview, start: int, stop: int) -> None:
+        _, _, _, number, request, _, context = HEADER.unpack_from(data, start)
+        name = "?"
+        try:
+            found = self._operations.get(number)
+            if found is None:
+                raise self._unknown(number)
+            operation, function, bind = found
+            name = operation.name
+            try:
+                values = msgpack.unpackb(data[start + HEADER_BYTES : stop], strict_map_key=False)
+            except (ValueError, msgpack.UnpackException) as error:
+                raise BadArguments(f"the payload is not msgpack: {error}") from None
+            payload = self._execute(function, bind(values), pack=packed)
+            kind = int(Kind.RESULT)
+            self.committed += 1
+        except Exception as error:
+            kind, payload = failure(error, name)
+            if kind == Kind.REJECTED:
+                self.rejected += 1
+            else:
+                self.failed += 1
+        self.replies += HEADER.pack(
+            len(payload), kind, 0, number, request, self.db.sequence, context
+        )
+        self.replies += payload
+
+    def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any] | None = None) -> Any:
+        """Run and commit, or roll back and raise. `pack` turns the value into what is returned,
+        before the commit, so that a value which can't be sent undoes the transaction."""
+        while True:
+            try:
+                value = function(self.db, *arguments)
+                result = value if pack is None else pack(value)
+            except MemoryNeeded as needed:
+                self.db.rollback()
+                self._give_memory(needed.descriptor)
+                continue
+            except BaseException:
+                self.db.rollback()
+                raise
+            self.db.commit()
+            return result
+
+    def _unknown(self, number: int) -> DiptychError:
+        known = {operation.number: operation for operation in self.app.operations}.get(number)
+        if known is None:
+            return UnknownOperation(f"{self.app.name} has no operation number {number}")
+        return UnknownOperation(f"{known.name} is a query, not a transaction")
+
+    def _give_memory(self, descriptor: int) -> None:
+        """Grow what `descriptor` describes. Errors: OutOfMemory."""
+        words = self.region.words
+        for table in self.layout.tables:
+            if table.descriptor == descriptor:
+                rows = int(words[descriptor + at.T_ALLOCATED])
+                more = layouts.table_growth(table, rows)
+                self._take(layouts.table_extents(table, rows, more))
+                words[descriptor + at.T_ALLOCATED] = more
+                return
+            for index in table.indexes:
+                if index.descriptor == descriptor:
+                    nodes = int(words[descriptor + at.X_NODES_ALLOCATED])
+                    more = layouts.index_growth(index, nodes)
+                    self._take(layouts.index_extents(index, nodes, more))
+                    words[descriptor + at.X_NODES_ALLOCATED] = more
+                    return
+        raise AssertionError(f"nothing at {descriptor} can grow")
+
+    def _take(self, extents: list[Extent]) -> None:
+        try:
+            for extent in extents:
+                self._grow(extent)
+        except OSError as error:
+            raise OutOfMemory(f"no memory for a table to grow: {error}") from error

@@ -1,0 +1,122 @@
+"""One reader's work without sockets: run queries on images that somebody else writes.
+
+A query runs on the image and epoch it was sent for, and its answer counts only if the image is still
+that epoch's when it ends. All numpy views of a query derive from one array; when something keeps one
+of them beyond the query, the answer is an error and the process must end before the image is let go.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgpack
+
+from diptych.app import App, Operation
+from diptych.engine.arguments import binder
+from diptych.engine.results import failure, packed
+from diptych.memory import Region
+from diptych.memory.stamp import read_stamp
+from diptych.store import layout as layouts
+from diptych.store import words as at
+from diptych.store.database import Database
+from diptych_client.errors import BadArguments, ServerError, UnknownOperation
+from diptych_client.protocol import HEADER, Kind
+
+_REFERENCES_OF_OUR_OWN = 2  # the local name and getrefcount's argument
+
+
+class ImageChanged(Exception):
+    """The image was overwritten while a query read it: the answer must not be used. A bug."""
+
+
+class ViewKept(Exception):
+    """Something kept a numpy view beyond its query. `reply` tells the caller; the reader must exit."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__("a view was kept after its query")
+        self.reply = reply
+
+
+class Queries:
+    """Queries of one application on `images`, all mapped read-only with scratch."""
+
+    def __init__(
+        self, app: App, images: Sequence[Region], capacities: Mapping[str, int] | None = None
+    ) -> None:
+        layout = layouts.plan(list(app.tables.values()), capacities)
+        self.app = app
+        self.images = list(images)
+        self.databases = [Database(layout, image, writable=False) for image in images]
+        self._operations: dict[int, tuple[Operation, Callable[[list[Any]], list[Any]]]] = {
+            operation.number: (operation, binder(operation))
+            for operation in app.operations
+            if operation.kind == "query"
+        }
+
+    def run(
+        self,
+        image: int,
+        epoch: int,
+        sequence: int,
+        time_ns: int,
+        number: int,
+        request: int,
+        payload: bytes | memoryview,
+    ) -> bytes:
+        """Run query `number` on `image` as of `epoch`; the reply frame, with the data's age in us.
+
+        `sequence` and `time_ns` (monotonic): what the image shows, and when it was cut. Errors:
+        ImageChanged, ViewKept.
+        """
+        self._check(image, epoch)
+        db = self.databases[image]
+        db.sequence, db.now = sequence, db.space.ints[at.NOW]
+        kind, answer = self._answer(db, number, payload)
+        self._check(image, epoch)
+        kept = _kept(db)
+        if kept:
+            error = ServerError(
+                "the query kept a view of the data beyond its end; copy what must outlive it"
+            )
+            kind, answer = failure(error, "query")
+        age_us = max(0, time.monotonic_ns() - time_ns) // 1000
+        reply = HEADER.pack(len(answer), kind, 0, number, request, sequence, age_us) + answer
+        if kept:
+            raise ViewKept(reply)
+        return reply
+
+    def _answer(
+        self, db: Database, number: int, payload: bytes | memoryview
+    ) -> tuple[int, bytes]:
+        name = "?"
+        try:
+            found = self._operations.get(number)
+            if found is None:
+                raise UnknownOperation(f"{self.app.name} has no query number {number}")
+            operation, bind = found
+            name = operation.name
+            try:
+                values = msgpack.unpackb(payload, strict_map_key=False)
+            except (ValueError, msgpack.UnpackException) as error:
+                raise BadArguments(f"the payload is not msgpack: {error}") from None
+            return Kind.RESULT, packed(operation.function(db, *bind(values)))
+        except Exception as error:
+            return failure(error, name)
+
+    def _check(self, image: int, epoch: int) -> None:
+        stamp = read_stamp(self.images[image])
+        if stamp is None or stamp.epoch != epoch:
+            raise ImageChanged(f"image {image} is at {stamp}, not at epoch {epoch}")
+
+
+def _kept(db: Database) -> bool:
+    """Whether a view of the query that just ended is still alive somewhere."""
+    root = db.space.take_root()
+    if root is None or sys.getrefcount(root) == _REFERENCES_OF_OUR_OWN:
+        return False
+    gc.collect()  # a view in a cycle is garbage, not kept
+    return sys.getrefcount(root) > _REFERENCES_OF_OUR_OWN

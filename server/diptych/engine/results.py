@@ -1,0 +1,77 @@
+"""What handlers return and raise, as reply frames.
+
+Records, tuples and rows become arrays, numpy scalars plain numbers, numpy arrays lists. What can't be
+sent, or is too large, becomes an error in the frame's place. Errors nobody foresaw get an id: the
+client is told the id, the log has the traceback. Knows the wire; knows nothing of memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from diptych.store.rowtypes import Row
+from diptych_client.errors import DiptychError, Rejected, ResultTooLarge, ServerError, payload_of
+from diptych_client.protocol import HEADER, Kind
+
+log = logging.getLogger("diptych.engine")
+
+RESULT_BYTES_MAX = 16 << 20
+
+
+def plain(value: Any) -> Any:
+    """What msgpack can't pack by itself, as what it can. Errors: TypeError."""
+    if isinstance(value, Row):
+        return [getattr(value, name) for name in row_columns(type(value))]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        listed = value.tolist()
+        return [item.rstrip(b"\0").decode() for item in listed] if value.dtype.kind == "S" else listed
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if hasattr(value, "__iter__"):
+        return list(value)
+    raise TypeError(f"a result can't hold {type(value).__name__}")
+
+
+def row_columns(row_class: type[Row]) -> list[str]:
+    """Names of a row class's columns, in the table's order."""
+    return [name for name, member in vars(row_class).items() if isinstance(member, property)]
+
+
+def packed(value: Any) -> bytes:
+    """A result's payload. Errors: ResultTooLarge, TypeError, OverflowError, ValueError."""
+    payload: bytes = msgpack.packb(value, default=plain)
+    if len(payload) > RESULT_BYTES_MAX:
+        raise ResultTooLarge(
+            f"the result has {len(payload):,} bytes; {RESULT_BYTES_MAX:,} at most can be sent"
+        )
+    return payload
+
+
+def failure(error: BaseException, operation: str) -> tuple[Kind, bytes]:
+    """Kind and payload of the reply to a call that ended with `error`."""
+    if isinstance(error, Rejected):
+        try:
+            return Kind.REJECTED, msgpack.packb([error.code, error.details], default=plain)
+        except (TypeError, ValueError, OverflowError):
+            details = {name: str(value) for name, value in error.details.items()}
+            return Kind.REJECTED, msgpack.packb([error.code, details])
+    if isinstance(error, DiptychError):
+        return Kind.ERROR, msgpack.packb(payload_of(error))
+    error_id = secrets.token_hex(4)
+    log.error("error %s in %s", error_id, operation, exc_info=error)
+    told = ServerError(f"{operation} failed with {type(error).__name__}; see the server's log for error {error_id}", error_id)  # fmt: skip
+    return Kind.ERROR, msgpack.packb(payload_of(told))
+
+
+def frame(
+    kind: int, payload: bytes, operation: int, request: int, sequence: int, context: int
+) -> bytes:
+    """One reply frame."""
+    return HEADER.pack(len(payload), kind, 0, operation, request, sequence, context) + payload

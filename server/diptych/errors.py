@@ -1,0 +1,52 @@
+"""Errors of the server side that are not sent to clients as they are.
+
+What a caller of an operation may see (`Rejected` and the rest) lives in `diptych_client.errors`,
+since both sides must agree on it. Here are the errors of those who write or run an application.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from diptych_client.errors import Rejected
+
+
+class DeclarationError(Exception):
+    """An application declares something that can't work. Raised while its module is imported."""
+
+
+class ConfigurationError(Exception):
+    """A configuration file, environment variable or flag is wrong. Exit code 2."""
+
+
+class CorruptionError(Exception):
+    """Data in memory contradicts itself: a bug in Diptych, or memory written from outside."""
+
+
+class OutOfMemory(Exception):
+    """The operating system has no memory left for a table that must grow."""
+
+
+class TableFull(Rejected):
+    """An insert beyond a table's declared capacity. Code `table_full`."""
+
+    def __init__(self, table: str, capacity: int) -> None:
+        super().__init__("table_full", table=table, capacity=capacity)
+
+
+class BadValue(Rejected):
+    """A value that its column can't hold. Code `bad_value`."""
+
+    def __init__(self, table: str, column: str, value: Any, limit: str) -> None:
+        shown = value if isinstance(value, int | float | str | bool | None) else repr(value)
+        if isinstance(shown, int) and not -(2**63) <= shown < 2**64:
+            shown = str(shown)
+        super().__init__("bad_value", table=table, column=column, value=shown, limit=limit)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

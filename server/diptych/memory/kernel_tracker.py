@@ -1,0 +1,170 @@
+"""Tracking by the kernel: pages are write-protected; the first write to each is noted.
+
+Exact for every kind of synchronous write, also by system calls that read into the region, and the
+cost is about a microsecond for the first write to a page after each take. Linux 6.7 or newer.
+
+It belongs to one mapping in one process. Not seen: writes through another mapping or another
+process, `pwrite` to the descriptor, direct asynchronous I/O into the region, and holes punched in
+the file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+
+from diptych.memory import userfault
+from diptych.memory.errors import TrackingLost, TrackingUnavailable
+from diptych.memory.kernels import SCAN_WORDS, scan_written
+from diptych.memory.layout import (
+    PAGE_BYTES,
+    STAMP_PAGE,
+    Extent,
+    Pages,
+    Words,
+    extent_array,
+    merged,
+)
+from diptych.memory.region import Region
+
+
+class KernelTracker:
+    """A page tracker (see `tracking.PageTracker`) on userfaultfd and PAGEMAP_SCAN.
+
+    `opening` picks one way to get the descriptor (a key of `userfault.OPENINGS`); without it each
+    is tried. Its lock lets one thread track a new extent while another takes.
+    """
+
+    name = "kernel"
+
+    def __init__(self, region: Region, opening: str | None = None) -> None:
+        self._region = region
+        self._openings = list(userfault.OPENINGS) if opening is None else [opening]
+        self._lock = threading.RLock()
+        self._extents: list[Extent] = []
+        self._fault_fd = -1
+        self._pagemap_fd = -1
+        self._process = 0
+        self.opened_by = ""
+        self._work = np.zeros(SCAN_WORDS, dtype=np.int64)
+        self._set_extents([])
+
+    @property
+    def source(self) -> Words:
+        return self._region.words
+
+    def start(self) -> None:
+        """Begin, or begin anew, with nothing written. Raises TrackingUnavailable."""
+        if os.sysconf("SC_PAGE_SIZE") != PAGE_BYTES:
+            raise TrackingUnavailable(f"pages here are not {PAGE_BYTES} bytes")
+        with self._lock:
+            self.stop()
+            self._fault_fd, self.opened_by = self._open()
+            try:
+                self._pagemap_fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+                self._process = os.getpid()
+                for extent in self._extents:
+                    self._register(extent)
+            except OSError as failure:
+                self.stop()
+                raise TrackingUnavailable(f"memory cannot be registered: {failure}") from failure
+
+    def track(self, extent: Extent) -> None:
+        """Report writes to `extent`, too, from now on."""
+        if not STAMP_PAGE < extent.start < extent.stop <= self._region.page_count:
+            raise ValueError(f"{extent} cannot be tracked in {self._region}")
+        with self._lock:
+            if self._fault_fd >= 0:
+                try:
+                    self._register(extent)
+                except OSError as failure:
+                    raise TrackingUnavailable(
+                        f"{extent} cannot be registered: {failure}"
+                    ) from failure
+            self._set_extents([*self._extents, extent])
+
+    def written(self, limit: int | None = None) -> Pages:
+        """The first `limit` pages written and not yet cleared; none while stopped."""
+        with self._lock:
+            if self._fault_fd < 0:
+                return np.zeros(0, dtype=np.int64)
+            return self._scan(False, self._out.size if limit is None else limit)
+
+    def clear(self) -> None:
+        """Nothing counts as written any more."""
+        with self._lock:
+            if self._fault_fd >= 0:
+                try:
+                    for extent in self._extents:
+                        userfault.protect(self._fault_fd, *self._range(extent))
+                except OSError as failure:
+                    raise TrackingLost(f"written pages cannot be cleared: {failure}") from failure
+
+    def take(self) -> Pages:
+        """All pages written, cleared in the same step. Raises TrackingLost."""
+        with self._lock:
+            if self._fault_fd < 0:
+                raise TrackingLost("tracking is off")
+            return self._scan(True, self._out.size)
+
+    def stop(self) -> None:
+        """Nothing is seen until the next start; the extents stay known."""
+        with self._lock:
+            for fd in (self._fault_fd, self._pagemap_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self._fault_fd = self._pagemap_fd = -1
+
+    def _open(self) -> tuple[int, str]:
+        reasons = []
+        for name in self._openings:
+            try:
+                fd = userfault.OPENINGS[name]()
+            except OSError as failure:
+                reasons.append(f"userfaultfd by {name}: {failure.strerror or failure}")
+                continue
+            try:
+                userfault.enable(fd)
+            except OSError as failure:
+                os.close(fd)
+                reasons.append(
+                    f"userfaultfd by {name}: the kernel lacks asynchronous write-protection "
+                    f"(Linux 6.7 has it): {failure.strerror}"
+                )
+                continue
+            return fd, name
+        raise TrackingUnavailable("; ".join(reasons))
+
+    def _register(self, extent: Extent) -> None:
+        # Registering alone would report every page of the extent at the next take.
+        userfault.register(self._fault_fd, *self._range(extent))
+        userfault.protect(self._fault_fd, *self._range(extent))
+
+    def _range(self, extent: Extent) -> tuple[int, int]:
+        address = self._region.address + extent.start * PAGE_BYTES
+        return address, extent.page_count * PAGE_BYTES
+
+    def _set_extents(self, extents: list[Extent]) -> None:
+        # Neighbours in one piece: what the scan costs is a call an extent, besides the pages.
+        self._extents = merged(extents)
+        self._extent_rows = extent_array(self._extents)
+        self._out = np.empty(sum(e.page_count for e in self._extents), dtype=np.int64)
+
+    def _scan(self, take: bool, limit: int) -> Pages:
+        if os.getpid() != self._process:
+            raise TrackingLost("tracking does not survive a fork: the parent has it")
+        count, error = scan_written(
+            self._pagemap_fd,
+            self._region.address,
+            self._extent_rows,
+            take,
+            min(limit, self._out.size),
+            self._work,
+            self._out,
+        )
+        pages = self._out[:count].copy()
+        if error:
+            raise TrackingLost(f"PAGEMAP_SCAN failed: {os.strerror(error)}", pages)
+        return pages

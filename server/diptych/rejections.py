@@ -1,0 +1,41 @@
+"""Which codes a handler can reject with: the literals in its source and in the helpers it calls.
+
+Read from the source, for hello and documentation alone: a handler whose source can't be found, or
+that makes its codes at run time, simply tells fewer.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from diptych_client.errors import Rejected
+
+
+def rejection_codes(handler: Callable[..., Any]) -> tuple[str, ...]:
+    """Literal codes of every `Rejected("code", ...)` reachable from `handler`, sorted."""
+    codes: set[str] = set()
+    seen: set[Any] = set()
+    waiting: list[Any] = [handler]
+    while waiting:
+        function = waiting.pop()
+        if function in seen or not isinstance(function, FunctionType):
+            continue
+        seen.add(function)
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        except (OSError, SyntaxError, TypeError):
+            continue
+        for call in ast.walk(tree):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                continue
+            called = function.__globals__.get(call.func.id)
+            if called is Rejected and call.args and isinstance(call.args[0], ast.Constant):
+                codes.add(str(call.args[0].value))
+            elif getattr(called, "__module__", None) == function.__module__:
+                waiting.append(called)
+    return tuple(sorted(codes))

@@ -1,0 +1,265 @@
+"""Frames in bulk: whole reads are split, classified, stamped and regrouped by Numba kernels.
+
+A frame costs nanoseconds here and would cost most of a microsecond in Python, so nothing that is done
+per frame on the way of a transaction happens outside this module. `FrameBuffer` is the buffer that
+sockets read into; its `split()` finds the whole frames, and the kernels work on what it found.
+Kernels take the buffer as an array of bytes and positions as int64; they trust positions that came
+from `split_frames` and check nothing again.
+
+Knows the header's layout and the kinds; knows no sockets and no policy.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.kernel import kernel
+from diptych_client.protocol import HEADER_BYTES, Kind
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Words: TypeAlias = npt.NDArray[np.int64]
+
+# Numba compiles plain ints in as constants.
+_TRANSACTION = int(Kind.TRANSACTION)
+_QUERY = int(Kind.QUERY)
+_INFO = int(Kind.INFO)
+_PING = int(Kind.PING)
+_RESULT = int(Kind.RESULT)
+_REJECTED = int(Kind.REJECTED)
+_ERROR = int(Kind.ERROR)
+_HEADER = HEADER_BYTES
+_KIND_AT = 4
+_FLAGS_AT = 5
+_OPERATION_AT = 6
+_REQUEST_AT = 8
+_SEQUENCE_AT = 16
+_CONTEXT_AT = 24
+
+# What `classify` calls a frame that can't be passed on; others are called by their kind.
+UNKNOWN_OPERATION = -1
+WRONG_KIND = -2  # a query sent as a transaction or the other way round
+MEANINGLESS = -3  # no kind that a client may send now, or flags: the connection ends
+
+# Columns of a run from `classify`.
+RUN_COLUMNS = 3  # class, first frame, frames
+# Columns of a run from `group_replies`.
+REPLY_COLUMNS = 4  # connection (0: one of our own frames), first byte, byte after, frames
+# Columns of the ring that `forward` notes requests in.
+NOTE_COLUMNS = 3  # connection, request, operation
+# What `group_replies` counts up.
+SUMMARY = 4  # highest sequence number seen, results, rejections, errors
+
+
+@kernel
+def word_at(buffer: Bytes, position: int) -> int:
+    """Eight bytes, little-endian, as a signed integer (the bits are what matters)."""
+    value = np.int64(0)
+    for i in range(8):
+        value |= np.int64(buffer[position + i]) << np.int64(8 * i)
+    return value
+
+
+@kernel
+def put_word(buffer: Bytes, position: int, value: int) -> None:
+    for i in range(8):
+        buffer[position + i] = (value >> (8 * i)) & 255
+
+
+@kernel
+def split_frames(buffer: Bytes, stop: int, payload_bytes_max: int, starts: Words) -> int:
+    """Find the whole frames in buffer[:stop]: their positions, then where the rest begins.
+
+    Returns how many. When the rest announces a payload above the limit, returns -1 - that number.
+    Fills `starts` at most; what does not fit there is part of the rest.
+    """
+    position = 0
+    count = 0
+    room = len(starts) - 1
+    while stop - position >= _HEADER and count < room:
+        length = (
+            np.int64(buffer[position])
+            | np.int64(buffer[position + 1]) << 8
+            | np.int64(buffer[position + 2]) << 16
+            | np.int64(buffer[position + 3]) << 24
+        )
+        if length > payload_bytes_max:
+            starts[count] = position
+            return -1 - count
+        if stop - position < _HEADER + length:
+            break
+        starts[count] = position
+        count += 1
+        position += _HEADER + length
+    starts[count] = position
+    return count
+
+
+@kernel
+def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: Words) -> int:
+    """Group a client's frames into runs of one class; returns the number of runs.
+
+    `operations[number]` is the kind an operation has. Stops after the first MEANINGLESS frame.
+    """
+    found = 0
+    last = 0
+    for i in range(count):
+        at = starts[i]
+        kind = np.int64(buffer[at + _KIND_AT])
+        number = np.int64(buffer[at + _OPERATION_AT]) | np.int64(buffer[at + _OPERATION_AT + 1]) << 8
+        group = kind
+        if buffer[at + _FLAGS_AT] != 0:
+            group = MEANINGLESS
+        elif kind == _TRANSACTION or kind == _QUERY:
+            if number >= len(operations):
+                group = UNKNOWN_OPERATION
+            elif operations[number] != kind:
+                group = WRONG_KIND
+        elif kind != _INFO and kind != _PING:
+            group = MEANINGLESS
+        if found > 0 and group == last:
+            runs[found - 1, 2] += 1
+        else:
+            runs[found, 0] = group
+            runs[found, 1] = i
+            runs[found, 2] = 1
+            found += 1
+            last = group
+        if group == MEANINGLESS:
+            break
+    return found
+
+
+@kernel
+def forward(
+    buffer: Bytes, starts: Words, first: int, count: int, connection: int, ring: Words, tail: int
+) -> None:
+    """Stamp frames with the connection they came from, and note them as sent to the writer.
+
+    `ring` holds a power of two of notes; note number n lies at n modulo its length. Its owner sees
+    to it that there is room.
+    """
+    mask = len(ring) - 1
+    for i in range(first, first + count):
+        at = starts[i]
+        put_word(buffer, at + _CONTEXT_AT, connection)
+        note = (tail + i - first) & mask
+        ring[note, 0] = connection
+        ring[note, 1] = word_at(buffer, at + _REQUEST_AT)
+        ring[note, 2] = buffer[at + _OPERATION_AT] | np.int64(buffer[at + _OPERATION_AT + 1]) << 8
+
+
+@kernel
+def group_replies(buffer: Bytes, starts: Words, count: int, runs: Words, summary: Words) -> int:
+    """Group the writer's frames into runs to one connection; returns the number of runs.
+
+    The connection's number is taken out of the frames, since a client reads an age there. The
+    kinds are counted up in `summary`. Our own frames (context 0) are runs of one each.
+    """
+    found = 0
+    for i in range(count):
+        at = starts[i]
+        connection = word_at(buffer, at + _CONTEXT_AT)
+        if connection != 0:
+            put_word(buffer, at + _CONTEXT_AT, 0)
+            summary[0] = max(summary[0], word_at(buffer, at + _SEQUENCE_AT))
+            kind = buffer[at + _KIND_AT]
+            summary[1] += kind == _RESULT
+            summary[2] += kind == _REJECTED
+            summary[3] += kind == _ERROR
+            if found > 0 and runs[found - 1, 0] == connection:
+                runs[found - 1, 2] = starts[i + 1]
+                runs[found - 1, 3] += 1
+                continue
+        runs[found, 0] = connection
+        runs[found, 1] = at
+        runs[found, 2] = starts[i + 1]
+        runs[found, 3] = 1
+        found += 1
+    return found
+
+
+@kernel
+def transactions_from(buffer: Bytes, starts: Words, first: int, count: int) -> int:
+    """How many frames from number `first` on are transactions, up to the first that is not."""
+    i = first
+    while i < count and buffer[starts[i] + _KIND_AT] == _TRANSACTION:
+        i += 1
+    return i - first
+
+
+class FrameBuffer:
+    """What a socket reads into, and the frames in it.
+
+    Read into `space()`, say how much came with `added()`, then `split()`; work on `array`, `view`,
+    `starts`; then `consume()` drops the frames and keeps the rest. It grows when a frame does not
+    fit, up to one frame of `payload_bytes_max`, and goes back to `size_bytes` afterwards.
+    """
+
+    __slots__ = ("array", "count", "end", "payload_bytes_max", "size_bytes", "starts", "view")
+
+    def __init__(self, size_bytes: int, payload_bytes_max: int) -> None:
+        self.size_bytes = size_bytes
+        self.payload_bytes_max = payload_bytes_max
+        self.end = 0
+        self.count = 0
+        self._allocate(size_bytes, b"")
+
+    def _allocate(self, size_bytes: int, content: bytes | memoryview) -> None:
+        data = bytearray(size_bytes)
+        data[: len(content)] = content
+        self.view = memoryview(data)
+        self.array: Bytes = np.frombuffer(data, np.uint8)
+        self.starts: Words = np.zeros(size_bytes // HEADER_BYTES + 2, np.int64)
+
+    def space(self) -> memoryview:
+        """Room for the next read: at least one byte."""
+        return self.view[self.end :]
+
+    def added(self, count: int) -> None:
+        self.end += count
+
+    def split(self) -> int:
+        """How many whole frames there are; -1 - that number when one above the limit follows."""
+        self.count = split_frames(self.array, self.end, self.payload_bytes_max, self.starts)
+        return self.count
+
+    def frame(self, number: int) -> memoryview:
+        """One whole frame; valid until `consume()`."""
+        return self.view[self.starts[number] : self.starts[number + 1]]
+
+    def consume(self) -> None:
+        """Forget the frames of the last `split()`, which were all that fit."""
+        if self.count < 0:
+            return
+        start = int(self.starts[self.count])
+        rest = self.end - start
+        if rest:
+            needed = self._rest_needs(start, rest)
+            if needed > len(self.view) or (len(self.view) > self.size_bytes >= needed):
+                self._allocate(max(needed, self.size_bytes), self.view[start : self.end])
+            elif start:
+                self.view[:rest] = self.view[start : self.end]
+        elif len(self.view) > self.size_bytes:
+            self._allocate(self.size_bytes, b"")
+        self.end = rest
+
+    def _rest_needs(self, start: int, rest: int) -> int:
+        """Bytes the buffer must hold for the frame that has begun."""
+        if rest < HEADER_BYTES:
+            return HEADER_BYTES
+        return HEADER_BYTES + int.from_bytes(self.view[start : start + 4], "little")
+
+
+def warm() -> None:
+    """Compile every kernel, or load it from the cache, before it is needed."""
+    buffer = np.zeros(2 * HEADER_BYTES, np.uint8)
+    starts = np.zeros(4, np.int64)
+    table = np.zeros((4, 4), np.int64)
+    count = split_frames(buffer, len(buffer), 0, starts)
+    classify(buffer, starts, count, np.zeros(1, np.uint8), table)
+    forward(buffer, starts, 0, count, 1, table, 0)
+    group_replies(buffer, starts, count, table, np.zeros(SUMMARY, np.int64))
+    transactions_from(buffer, starts, 0, count)

@@ -1,0 +1,350 @@
+"""Where queries wait, which reader gets which, and who may be looking at which image.
+
+Decisions only: no sockets, no clock (times come in as nanoseconds). `gateway` feeds it with what
+happens and carries out what it returns. The life of a query:
+
+    arrive -> waiting (for a sequence number no image shows yet) -> ready -> a reader's batch -> answered
+
+A waiting query has neither reader nor image, so it can't block the sync that it waits for. Queries
+are dispatched on the current image only. A free reader gets as many as are estimated to take about
+BATCH_NS together; one of a slow or unknown operation goes alone; queries known to be long never take
+the last reader. What was not started behind a slow query is given to another reader as well, and the
+first answer counts. A query whose reader died is given to another once. An image is released when it
+is not current and no reader that is alive, or dead but not yet reaped, has work on it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sortedcontainers import SortedKeyList
+
+from diptych.serving.channel import Hold, Image, Run
+from diptych_client.errors import DiptychError, HistoryChanged, ServerError, TimedOut
+
+BATCH_NS = 500_000
+"""Estimated running time that a reader gets at once."""
+ALONE_NS = 250_000
+"""From this estimate on a query travels alone."""
+LONG_NS = 10_000_000
+"""From this estimate on a query must leave a reader free for the others."""
+IMPATIENT_NS = 2_000_000
+"""After so long with one query, what waits behind it is given to another reader."""
+WEIGHT = 0.2
+"""Of the newest running time in an operation's average."""
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """One query of a client, from its arrival to its answer. `frame`: as a reader gets it."""
+
+    token: int
+    connection: int
+    operation: int
+    request: int
+    at_least: int
+    frame: bytes
+    arrived_ns: int
+    deaths: int = 0
+    done: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Reader:
+    """What one reader process has been given and has not answered. The first is running."""
+
+    number: int
+    batch: deque[Query] = field(default_factory=deque)
+    hold: Hold | None = None
+    since_ns: int = 0
+    gone: bool = False
+    again: bool = False  # the rest of its batch has been given to others as well
+    long: bool = False
+    answered: int = 0
+    busy_us: int = 0
+
+
+class Failed(NamedTuple):
+    query: Query
+    error: DiptychError
+
+
+class Verdict(NamedTuple):
+    """What must be done now: answers to give, readers to kill."""
+
+    failed: list[Failed]
+    kill: list[tuple[int, str]]
+
+
+class Queries:
+    """See the module. `limit_ns`: how long a query may wait, and then again how long it may run."""
+
+    def __init__(self, limit_ns: int, max_pin_ms: float) -> None:
+        self.limit_ns = limit_ns
+        self.max_pin_ms = max_pin_ms
+        self.current: Image | None = None
+        self.readers: dict[int, Reader] = {}
+        self.retried = 0
+        self._open: dict[int, Query] = {}
+        self._arrivals: deque[Query] = deque()
+        self._waiting: SortedKeyList[Query] = SortedKeyList(key=_by_sequence)
+        self._quick: deque[Query] = deque()
+        self._long: deque[Query] = deque()
+        self._wanted = 0
+        self._cost_ns: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def waiting(self) -> int:
+        """Queries that wait for a sequence number."""
+        return len(self._waiting)
+
+    # What happens to queries.
+
+    def arrive(self, query: Query) -> int | None:
+        """Take a query in. Returns a sequence number to ask the writer for, when there is need."""
+        self._open[query.token] = query
+        self._arrivals.append(query)
+        if self.current is not None and query.at_least <= self.current.sequence:
+            self._ready(query)
+            return None
+        self._waiting.add(query)
+        if query.at_least <= self._wanted:
+            return None
+        self._wanted = query.at_least
+        return query.at_least
+
+    def dispatch(self, now_ns: int) -> list[tuple[int, Run, list[Query]]]:
+        """Give ready queries to free readers: (reader, the image, its queries)."""
+        if self.current is None or not (self._quick or self._long):
+            return []
+        free = [r for r in self.readers.values() if not r.batch and not r.gone]
+        given = []
+        for position, reader in enumerate(free):
+            batch, long = self._pick(len(free) - position)
+            if not batch:
+                break
+            reader.batch.extend(batch)
+            reader.hold = Hold(self.current.image, self.current.epoch)
+            reader.since_ns, reader.again, reader.long = now_ns, False, long
+            given.append((reader.number, self._run(len(batch)), batch))
+        return given
+
+    def answered(
+        self, number: int, token: int, run_us: int, now_ns: int
+    ) -> tuple[Query | None, list[Hold]]:
+        """A reader answered. Returns the query, unless it was answered before, and releases."""
+        reader = self.readers.get(number)
+        if reader is None or not reader.batch or reader.batch[0].token != token:
+            return None, []
+        query = reader.batch.popleft()
+        reader.since_ns = now_ns
+        reader.answered += 1
+        reader.busy_us += run_us
+        self._learn(query.operation, run_us * 1000)
+        released = [] if reader.batch else self._end_hold(reader)
+        if query.done:
+            return None, released
+        self._close(query)
+        return query, released
+
+    def abandon(self, connection: int) -> None:
+        """The client of these is gone; what runs already runs to its end."""
+        for query in [q for q in self._open.values() if q.connection == connection]:
+            self._close(query)
+
+    def due(self, now_ns: int) -> Verdict:
+        """What time has brought: queries that waited too long, or ran too long."""
+        failed: list[Failed] = []
+        kill: list[tuple[int, str]] = []
+        for reader in self.readers.values():
+            if not reader.batch or reader.gone:
+                continue
+            ran_ns = now_ns - reader.since_ns
+            if ran_ns > self.limit_ns:
+                why = f"the query ran longer than query_ms = {self.limit_ns // 1_000_000}"
+                failed += self._stop(reader, why, now_ns)
+                kill.append((reader.number, why))
+            elif ran_ns > IMPATIENT_NS and not reader.again:
+                reader.again = True
+                self._give_again(list(reader.batch)[1:])
+        failed += self._expired(now_ns)
+        return Verdict(failed, kill)
+
+    # What happens to images.
+
+    def publish(self, image: Image) -> list[Hold]:
+        """Another image is current, or the current one's number moved on. Returns releases."""
+        before, self.current = self.current, image
+        while self._waiting and self._waiting[0].at_least <= image.sequence:
+            self._ready(self._waiting.pop(0))
+        if not self._waiting:
+            self._wanted = 0
+        if before is None or (before.image, before.epoch) == (image.image, image.epoch):
+            return []
+        old = Hold(before.image, before.epoch)
+        return [] if old in self.in_use() else [old]
+
+    def in_use(self) -> set[Hold]:
+        """The current image, and those that readers are on."""
+        used = {reader.hold for reader in self.readers.values() if reader.hold is not None}
+        if self.current is not None:
+            used.add(Hold(self.current.image, self.current.epoch))
+        return used
+
+    def pinned(self, hold: Hold, now_ns: int) -> Verdict:
+        """The writer has no image left because of `hold`: whoever is on it must stop."""
+        failed: list[Failed] = []
+        kill: list[tuple[int, str]] = []
+        for reader in self.readers.values():
+            if reader.hold == hold and not reader.gone:
+                why = f"the query held an image longer than max_pin_ms = {self.max_pin_ms:g}"
+                failed += self._stop(reader, why, now_ns)
+                kill.append((reader.number, why))
+        return Verdict(failed, kill)
+
+    def new_writer(self, message: str) -> list[Failed]:
+        """Another writer with another history: the numbers that queries wait for mean nothing."""
+        stale = list(self._waiting)
+        self._waiting.clear()
+        self._wanted = 0
+        for query in stale:
+            self._close(query)
+        return [Failed(query, HistoryChanged(message)) for query in stale]
+
+    # What happens to readers.
+
+    def joined(self, number: int) -> None:
+        self.readers[number] = Reader(number)
+
+    def lost(self, number: int, now_ns: int) -> list[Failed]:
+        """A reader's socket closed. What it held stays held until it is reaped."""
+        reader = self.readers.get(number)
+        if reader is None or reader.gone:
+            return []
+        reader.gone = True
+        unanswered = list(reader.batch)
+        failed = []
+        for query in unanswered[:1]:
+            query.deaths += 1
+            if query.done:
+                continue
+            if query.deaths > 1:
+                message = "two readers died while they ran this query"
+            elif now_ns - query.arrived_ns > self.limit_ns:
+                message = "the reader that ran this query died, and its time is over"
+            else:
+                self.retried += 1
+                self._give_again([query])
+                continue
+            self._close(query)
+            error = ServerError(message) if query.deaths > 1 else TimedOut(message)
+            failed.append(Failed(query, error))
+        if not reader.again:
+            self._give_again(unanswered[1:])
+        return failed
+
+    def reaped(self, number: int) -> list[Hold]:
+        """The supervisor says that the process is gone, so its hold ends. Returns releases."""
+        reader = self.readers.pop(number, None)
+        if reader is None:
+            return []
+        reader.batch.clear()
+        return self._end_hold(reader)
+
+    # Inside.
+
+    def _run(self, count: int) -> Run:
+        image = self.current
+        assert image is not None
+        return Run(image.image, image.epoch, image.sequence, image.time_ns, count)
+
+    def _ready(self, query: Query) -> None:
+        long = self._cost_ns.get(query.operation, 0.0) >= LONG_NS
+        (self._long if long else self._quick).append(query)
+
+    def _give_again(self, queries: Iterable[Query]) -> None:
+        """To the front of the queue, in their order, for whoever is free next."""
+        for query in reversed([q for q in queries if not q.done]):
+            long = self._cost_ns.get(query.operation, 0.0) >= LONG_NS
+            (self._long if long else self._quick).appendleft(query)
+
+    def _pick(self, free: int) -> tuple[list[Query], bool]:
+        """The next batch when so many readers are free, and whether it is a long one."""
+        quick, long = _skip_done(self._quick), _skip_done(self._long)
+        running = sum(reader.long and bool(reader.batch) for reader in self.readers.values())
+        if long and running < max(1, len(self.readers) - 1):
+            if not quick or long[0].arrived_ns < quick[0].arrived_ns:
+                return [long.popleft()], True
+        batch: list[Query] = []
+        share = -(-len(quick) // free)
+        estimate = 0.0
+        while quick and len(batch) < share and estimate < BATCH_NS:
+            cost_ns = self._cost_ns.get(quick[0].operation, ALONE_NS)
+            if batch and cost_ns >= ALONE_NS:
+                break
+            query = quick.popleft()
+            if query.done:
+                continue
+            batch.append(query)
+            estimate += cost_ns
+            if cost_ns >= ALONE_NS:
+                break
+        return batch, False
+
+    def _learn(self, operation: int, run_ns: float) -> None:
+        average = self._cost_ns.get(operation, run_ns)
+        self._cost_ns[operation] = average + WEIGHT * (run_ns - average)
+
+    def _close(self, query: Query) -> None:
+        query.done = True
+        self._open.pop(query.token, None)
+
+    def _end_hold(self, reader: Reader) -> list[Hold]:
+        hold, reader.hold = reader.hold, None
+        return [] if hold is None or hold in self.in_use() else [hold]
+
+    def _stop(self, reader: Reader, why: str, now_ns: int) -> Iterator[Failed]:
+        """Give a reader up: its running query fails, the others go elsewhere."""
+        reader.gone = True
+        unanswered = list(reader.batch)
+        if unanswered:
+            self._learn(unanswered[0].operation, now_ns - reader.since_ns)
+        if not reader.again:
+            self._give_again(unanswered[1:])
+        for query in unanswered[:1]:
+            if not query.done:
+                self._close(query)
+                yield Failed(query, TimedOut(why))
+
+    def _expired(self, now_ns: int) -> Iterator[Failed]:
+        running = {id(r.batch[0]) for r in self.readers.values() if r.batch and not r.gone}
+        while self._arrivals:
+            query = self._arrivals[0]
+            if not query.done and now_ns - query.arrived_ns <= self.limit_ns:
+                break
+            self._arrivals.popleft()
+            if query.done or id(query) in running:
+                continue
+            if self.current is None or query.at_least > self.current.sequence:
+                self._waiting.discard(query)
+                message = f"no image showed transaction {query.at_least} in time"
+            else:
+                message = "no reader was free in time"
+            self._close(query)
+            yield Failed(query, TimedOut(message))
+
+
+def _by_sequence(query: Query) -> tuple[int, int]:
+    return query.at_least, query.token
+
+
+def _skip_done(queue: deque[Query]) -> deque[Query]:
+    while queue and queue[0].done:
+        queue.popleft()
+    return queue

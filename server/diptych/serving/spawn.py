@@ -1,0 +1,147 @@
+"""Forking a process that is tied to this one: it holds only what it was given, and dies with us.
+
+The supervisor has the application imported and its kernels compiled, so a fork is a ready process.
+A child gets the signal KILL when its parent ends (and checks that the parent was there), keeps only
+the descriptors on its list, ignores the signals that are the supervisor's business, and never
+returns into the code that forked it. The parent must have a single thread: a lock that another
+thread holds at the fork would be held for ever in the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from diptych.serving.logs import configure
+
+log = logging.getLogger("diptych.serving")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NEVER_RESTART = 3
+"""A child's exit code: what went wrong would go wrong again."""
+EXIT_PARENT_GONE = 4
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """A child as its parent knows it. `pidfd` becomes readable when the child has ended."""
+
+    pid: int
+    pidfd: int
+
+
+def thread_count() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def fork_child(
+    role: str, main: Callable[[], int], keep: Iterable[int], *, log_format: str = "text"
+) -> Spawned:
+    """Fork a process that runs `main` and exits with the code it returns.
+
+    `keep`: descriptors beside 0, 1 and 2 that the child may hold. RuntimeError with more threads
+    than one.
+    """
+    if thread_count() != 1:
+        raise RuntimeError("a process with several threads can't be forked safely")
+    parent = os.getpid()
+    pid = fork_quietly()
+    if pid == 0:
+        _become_child(role, main, frozenset(keep), parent, log_format)
+    return Spawned(pid, os.pidfd_open(pid))
+
+
+def fork_quietly() -> int:
+    """os.fork, for callers who know what their other threads do; the objects of now are frozen.
+
+    In the child, a socket object inherited from the parent must not be collected: its descriptor's
+    number may be another socket by then.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    except BaseException:
+        gc.unfreeze()
+        raise
+    if pid != 0:
+        gc.unfreeze()
+    return pid
+
+
+def become_subreaper() -> None:
+    """Descendants that lose their parent become this process's children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def name_process(role: str) -> None:
+    """What `ps` and `top` show: at most 15 characters."""
+    _libc.prctl(_PR_SET_NAME, f"diptych:{role}".encode()[:15], 0, 0, 0)
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor that is neither 0, 1, 2 nor in `keep`."""
+    low = 3
+    for fd in sorted({fd for fd in keep if fd >= 3}):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and end the process with its code, whatever happens, running no clean-up of ours."""
+    code = EXIT_FAILED
+    try:
+        code = main()
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else EXIT_FAILED
+    except BaseException:
+        log.exception("this process ends because of an error nobody expected")
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _become_child(
+    role: str, main: Callable[[], int], keep: frozenset[int], parent: int, log_format: str
+) -> NoReturn:
+    def run() -> int:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The parent may have ended before that call: then nobody will ever send the signal.
+        if os.getppid() != parent:
+            return EXIT_PARENT_GONE
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        close_all_but(keep)
+        name_process(role)
+        configure(role, log_format)
+        return main()
+
+    exit_with(run)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl {option}: {os.strerror(number)}")

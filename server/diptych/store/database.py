@@ -1,0 +1,53 @@
+"""A schema opened on one mapped region: the `db` that handlers get.
+
+Ties layout, views and table wrappers together. Knows one region and one process; transactions,
+sequence numbers and what to do about faults are the engine's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diptych.app import Db
+from diptych.errors import CorruptionError, did_you_mean
+from diptych.memory import Region
+from diptych.store import undo, verify
+from diptych.store import words as at
+from diptych.store.layout import Layout
+from diptych.store.tables import TableView
+from diptych.store.views import Space
+
+SCRATCH_BYTES = 1 << 30
+"""Address space for arguments, cursors and the undo log; memory is taken as the log is used."""
+
+
+class Database(Db):
+    """Tables as attributes, and what a handler may know of its transaction."""
+
+    def __init__(self, layout: Layout, region: Region, *, writable: bool) -> None:
+        self.layout = layout
+        self.space = Space(region, writable)
+        self.tables = {t.spec.name: TableView(self.space, t) for t in layout.tables}
+        for table in self.tables.values():
+            table.references.update(self.tables)
+        self.__dict__.update(self.tables)
+        self.now, self.sequence, self.caller = 0, 0, ""
+
+    def __getattr__(self, name: str) -> Any:
+        known = did_you_mean(name, self.__dict__.get("tables", ()))
+        raise AttributeError(f"there is no table {name!r}{known}")
+
+    def rollback(self) -> None:
+        """Undo all that was written since the last commit, byte for byte."""
+        undo.rollback(self.space.words, 0)
+
+    def commit(self) -> None:
+        """Keep all that was written since the last commit."""
+        self.space.scratch[at.S_UNDO_TOP] = 0
+
+    def verify(self) -> None:
+        """Check every table against its structures: reads all of the data. Errors: CorruptionError."""
+        for name, table in self.tables.items():
+            code = verify.check(self.space.words, table.layout.descriptor)
+            if code:
+                raise CorruptionError(f"table {name}: {verify.explain(code)}")

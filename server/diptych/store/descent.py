@@ -1,0 +1,190 @@
+"""Finding the way in an ordered index: comparable keys, descents from the root, steps between
+leaves.
+
+An entry is the row's key words in comparable form followed by the row number, so that all entries
+differ. Text is byte-swapped and its sign turned, the bits of a negative float are turned but for
+the sign, after which plain signed comparison orders every word.
+
+A descent leaves its path in scratch (S_PATH: node and entry number, from the leaf up). Leaves are
+not linked: a step to the next one goes over the path, once in a leaf's length, and in return a
+change touches no neighbours. Nothing here writes to the region.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diptych.kernel import kernel
+from diptych.memory.layout import Words
+from diptych.store.words import (
+    HEIGHT,
+    N_COUNT,
+    N_ENTRIES,
+    NODE_WORDS,
+    NOT_FOUND,
+    ROOT,
+    S_KEY,
+    S_PATH,
+    SCRATCH,
+    T_BASE,
+    T_STRIDE,
+    X_KEYS,
+    X_NODES,
+    X_STATE,
+    X_TABLE,
+    X_TEXT,
+    X_VALUE,
+)
+
+INT = 0
+FLOAT = 2
+INT_MAX = (1 << 63) - 1
+SIGN = np.uint64(1 << 63)
+SWAP_8 = np.uint64(0x00FF00FF00FF00FF)
+SWAP_16 = np.uint64(0x0000FFFF0000FFFF)
+SHIFT_8 = np.uint64(8)
+SHIFT_16 = np.uint64(16)
+SHIFT_32 = np.uint64(32)
+
+
+@kernel
+def comparable(words: Words, x: int, position: int, word: int) -> int:
+    """A key word in the form that signed comparison orders, and back again."""
+    kind = words[x + X_TEXT + position]
+    if kind == INT:
+        return word
+    if kind == FLOAT:
+        return word ^ (word >> 63 & INT_MAX)
+    swapped = np.uint64(word)
+    swapped = (swapped >> SHIFT_8 & SWAP_8) | (swapped & SWAP_8) << SHIFT_8
+    swapped = (swapped >> SHIFT_16 & SWAP_16) | (swapped & SWAP_16) << SHIFT_16
+    swapped = swapped >> SHIFT_32 | swapped << SHIFT_32
+    return int(np.int64(swapped ^ SIGN))
+
+
+@kernel
+def entry_of(words: Words, x: int, row: int) -> int:
+    """Write the entry of a row to S_KEY and return its position."""
+    t = words[x + X_TABLE]
+    key = words[SCRATCH] + S_KEY
+    keys = words[x + X_KEYS]
+    for i in range(keys):
+        value = words[x + X_VALUE + i]
+        word = words[words[t + T_BASE + value] + row * words[t + T_STRIDE + value]]
+        words[key + i] = comparable(words, x, i, word)
+    words[key + keys] = row
+    at: int = key
+    return at
+
+
+@kernel
+def is_before(words: Words, entry: int, key: int, count: int, equal: int) -> bool:
+    """Whether the first `count` words at `entry` come before those at `key`; equal ones: `equal`."""
+    for i in range(count):
+        if words[entry + i] != words[key + i]:
+            less: bool = words[entry + i] < words[key + i]
+            return less
+    return equal != 0
+
+
+@kernel
+def agrees(words: Words, entry: int, key: int, count: int) -> bool:
+    """Whether the first `count` words at `entry` are those at `key`."""
+    i = 0
+    while i < count and words[entry + i] == words[key + i]:
+        i += 1
+    return i == count
+
+
+@kernel
+def seek(words: Words, x: int, key: int, count: int, equal: int) -> int:
+    """Descend to where `count` key words at `key` belong and leave the way in S_PATH.
+
+    The position in the leaf, also returned, is that of the first entry that is not before the
+    key, in the sense of `is_before`; it is the leaf's count when that entry opens the next leaf.
+    The tree is not empty.
+    """
+    path = words[SCRATCH] + S_PATH
+    nodes = words[x + X_NODES]
+    state = words[x + X_STATE]
+    level = words[state + HEIGHT] - 1
+    stride = words[x + X_KEYS] + 2
+    node = nodes + (words[state + ROOT] - 1) * NODE_WORDS
+    while True:
+        # An inner node's entry 0 has no bound: it is before every key.
+        low = 0 if level == 0 else 1
+        if level == 0:
+            stride -= 1
+        high = words[node + N_COUNT]
+        while low < high:
+            middle = (low + high) >> 1
+            if is_before(words, node + N_ENTRIES + middle * stride, key, count, equal):
+                low = middle + 1
+            else:
+                high = middle
+        words[path + 2 * level] = node
+        if level == 0:
+            words[path + 1] = low
+            position: int = low
+            return position
+        words[path + 2 * level + 1] = low - 1
+        node = nodes + (words[node + N_ENTRIES + low * stride - 1] - 1) * NODE_WORDS
+        level -= 1
+
+
+@kernel
+def step(words: Words, x: int, direction: int) -> int:
+    """Move the path to the leaf beside its own: 1 to the right, at its first entry, or -1 to the
+    left, at its last. The position of the entry's words, or NOT_FOUND at the end.
+    """
+    path = words[SCRATCH] + S_PATH
+    nodes = words[x + X_NODES]
+    height = words[words[x + X_STATE] + HEIGHT]
+    stride = words[x + X_KEYS] + 2
+    level = 1
+    while level < height:
+        position = words[path + 2 * level + 1] + direction
+        if 0 <= position < words[words[path + 2 * level] + N_COUNT]:
+            words[path + 2 * level + 1] = position
+            break
+        level += 1
+    if level >= height:
+        return NOT_FOUND
+    while level > 0:
+        child = (
+            words[path + 2 * level] + N_ENTRIES + words[path + 2 * level + 1] * stride + stride - 1
+        )
+        node = nodes + (words[child] - 1) * NODE_WORDS
+        level -= 1
+        words[path + 2 * level] = node
+        words[path + 2 * level + 1] = 0 if direction > 0 else words[node + N_COUNT] - 1
+    entry: int = words[path] + N_ENTRIES + words[path + 1] * (stride - 1)
+    return entry
+
+
+@kernel
+def entry_at(words: Words, x: int, position: int) -> int:
+    """The position of the words of entry `position` of the path's leaf.
+
+    One behind its last means the first of the next leaf, and -1 the last of the leaf before;
+    NOT_FOUND when there is none. Moves the path along.
+    """
+    leaf = words[words[SCRATCH] + S_PATH]
+    if position < 0:
+        return step(words, x, -1)
+    if position >= words[leaf + N_COUNT]:
+        return step(words, x, 1)
+    words[words[SCRATCH] + S_PATH + 1] = position
+    entry: int = leaf + N_ENTRIES + position * (words[x + X_KEYS] + 1)
+    return entry
+
+
+@kernel
+def first_entry(words: Words, x: int, key: int, count: int, equal: int, reverse: int) -> int:
+    """The entry at which a walk starts: the first that is not before the key, or in `reverse` the
+    last that is. The position of its words, or NOT_FOUND.
+    """
+    if words[words[x + X_STATE] + ROOT] == 0:
+        return NOT_FOUND
+    position = seek(words, x, key, count, equal)
+    return entry_at(words, x, position - (1 if reverse != 0 else 0))

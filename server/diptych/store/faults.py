@@ -1,0 +1,58 @@
+"""What kernels report below zero, as the exceptions that handlers and the engine see."""
+
+from __future__ import annotations
+
+from diptych.errors import CorruptionError, Rejected, TableFull
+from diptych.store import words as at
+from diptych.store.layout import TableLayout
+
+
+class MemoryNeeded(BaseException):
+    """A table or index has used up its memory but not its capacity.
+
+    The engine rolls the transaction back, gives memory to what `descriptor` describes, and runs the
+    transaction again; a handler never sees it (so it is not an `Exception`).
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self.descriptor = descriptor
+
+
+class TransactionTooLarge(Rejected):
+    """A transaction wrote more than its undo log can hold. Code `transaction_too_large`."""
+
+    def __init__(self) -> None:
+        super().__init__("transaction_too_large")
+
+
+class StaleRow(RuntimeError):
+    """A handler used a row after it was deleted, or after its transaction or query had ended."""
+
+
+class ReadOnly(TypeError):
+    """A query tried to change data, or a transaction to assign a key."""
+
+
+class RangeLost(RuntimeError):
+    """More ranges were open at once than there are cursors for."""
+
+
+def fault(code: int, descriptor: int, table: TableLayout) -> BaseException:
+    """The exception for a kernel's negative result. `descriptor`: what S_FAULT names."""
+    name = table.spec.name
+    if code in (at.GROW_TABLE, at.GROW_INDEX):
+        return MemoryNeeded(descriptor)
+    if code == at.TABLE_FULL:
+        return TableFull(name, table.capacity)
+    if code == at.UNDO_FULL:
+        return TransactionTooLarge()
+    if code == at.NOT_UNIQUE:
+        for index in table.indexes:
+            if index.descriptor == descriptor:
+                return Rejected("not_unique", table=name, index=index.spec.name)
+    if code == at.NOT_LIVE:
+        return StaleRow(f"this row of {name} was deleted")
+    if code == at.CURSOR_LOST:
+        return RangeLost(f"more than {at.CURSORS} ranges are open at once")
+    return CorruptionError(f"{name}: a kernel returned {code}")

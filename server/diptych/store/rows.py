@@ -1,0 +1,308 @@
+"""Rows: insert, delete and update, with the key's index and the ordered indexes kept in step.
+
+Each call is atomic by itself: when it returns a negative number it has undone what it did, and
+the region is what it was. `S_FAULT` then names the table or index that refused.
+
+A slot is live (-1 in the live column) or free, which means zero in every column and on one of two
+lists: `FREE`, whose slots may be used again, and `PENDING`, whose slots were freed by transaction
+PENDING_SEQUENCE and wait for it to end, so that a row held by a handler never turns into another
+one. The pending list joins the free list when a later transaction first inserts or deletes.
+
+Types, defaults, references and the handler's view of a row belong to the layers above.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.kernel import kernel
+from diptych.memory.layout import Words
+from diptych.store.btree import add, remove
+from diptych.store.hashing import find_at, link, unlink
+from diptych.store.undo import mark, put, rollback, save
+from diptych.store.words import (
+    AUTO_LAST,
+    DUPLICATE_KEY,
+    FREE,
+    GROW_TABLE,
+    INDEX_WORDS,
+    NOT_FOUND,
+    NOT_LIVE,
+    PENDING,
+    PENDING_LAST,
+    PENDING_SEQUENCE,
+    ROW_COUNT,
+    ROW_HIGH,
+    S_ARGUMENT,
+    S_FAULT,
+    S_KEY,
+    SCRATCH,
+    SEQUENCE,
+    STATE_WORDS,
+    T_ALLOCATED,
+    T_AUTO,
+    T_BASE,
+    T_CAPACITY,
+    T_INDEX,
+    T_INDEXES,
+    T_KEY_VALUE,
+    T_KEYS,
+    T_LIVE,
+    T_STATE,
+    T_STRIDE,
+    T_VALUES,
+    TABLE_FULL,
+    UNDO_FULL,
+    X_KEYS,
+    X_VALUE,
+)
+
+LIVE = -1
+INT_MAX = (1 << 63) - 1
+
+
+@kernel
+def is_live(words: Words, t: int, row: int) -> bool:
+    """Whether `row`, any number, is a live row of the table."""
+    if row < 0 or row >= words[words[t + T_STATE] + ROW_HIGH]:
+        return False
+    live: bool = words[words[t + T_LIVE] + row] == LIVE
+    return live
+
+
+@kernel
+def release_pending(words: Words, t: int) -> bool:
+    """Make slots that an earlier transaction freed usable again; the state block is saved
+    already.
+    """
+    state = words[t + T_STATE]
+    if words[state + PENDING] == 0 or words[state + PENDING_SEQUENCE] == words[SEQUENCE]:
+        return True
+    last = words[t + T_LIVE] + words[state + PENDING_LAST] - 1
+    if not put(words, last, words[state + FREE]):
+        return False
+    words[state + FREE] = words[state + PENDING]
+    words[state + PENDING] = 0
+    words[state + PENDING_LAST] = 0
+    words[state + PENDING_SEQUENCE] = 0
+    return True
+
+
+@kernel
+def take_slot(words: Words, t: int) -> int:
+    """A slot for a new row, marked live and counted, or a negative code; the state block is
+    saved.
+    """
+    if not release_pending(words, t):
+        return UNDO_FULL
+    state = words[t + T_STATE]
+    live = words[t + T_LIVE]
+    row = words[state + FREE] - 1
+    if row >= 0:
+        words[state + FREE] = words[live + row]
+    else:
+        row = words[state + ROW_HIGH]
+        if row >= words[t + T_ALLOCATED] or row >= words[t + T_CAPACITY]:
+            words[words[SCRATCH] + S_FAULT] = t
+            return TABLE_FULL if row >= words[t + T_CAPACITY] else GROW_TABLE
+        words[state + ROW_HIGH] = row + 1
+    if not put(words, live + row, LIVE):
+        return UNDO_FULL
+    words[state + ROW_COUNT] += 1
+    taken: int = row
+    return taken
+
+
+@kernel
+def next_key(words: Words, t: int) -> int:
+    """The number to give the new row as its first key word: 0 when it has to come from the
+    caller.
+    """
+    if words[t + T_AUTO] == 0 or words[words[SCRATCH] + S_ARGUMENT + words[t + T_KEY_VALUE]] != 0:
+        return 0
+    last = words[words[t + T_STATE] + AUTO_LAST]
+    if last == INT_MAX:
+        words[words[SCRATCH] + S_FAULT] = t
+        return TABLE_FULL
+    number: int = last + 1
+    return number
+
+
+@kernel
+def check_key(words: Words, t: int) -> int:
+    """0, or DUPLICATE_KEY when a row has the key that the values in S_ARGUMENT make."""
+    scratch = words[SCRATCH]
+    for i in range(words[t + T_KEYS]):
+        words[scratch + S_KEY + i] = words[scratch + S_ARGUMENT + words[t + T_KEY_VALUE + i]]
+    if find_at(words, t, scratch + S_KEY) >= 0:
+        words[scratch + S_FAULT] = t
+        return DUPLICATE_KEY
+    return 0
+
+
+@kernel
+def write_values(words: Words, t: int, row: int, number: int) -> bool:
+    """Write S_ARGUMENT's values into a zero row, `number` unless 0 as first key word; False: undo
+    full.
+    """
+    argument = words[SCRATCH] + S_ARGUMENT
+    for value in range(words[t + T_VALUES]):
+        word = words[argument + value]
+        if word != 0:
+            at = words[t + T_BASE + value] + row * words[t + T_STRIDE + value]
+            if not put(words, at, word):
+                return False
+    key = words[t + T_KEY_VALUE]
+    if words[t + T_AUTO] != 0:
+        state = words[t + T_STATE]
+        words[state + AUTO_LAST] = max(words[state + AUTO_LAST], words[argument + key], number)
+    return number == 0 or put(
+        words, words[t + T_BASE + key] + row * words[t + T_STRIDE + key], number
+    )
+
+
+@kernel
+def index_row(words: Words, t: int, row: int) -> int:
+    """Enter a row into every index of its table: 0 or a negative code, with nothing undone."""
+    failed = link(words, t, row)
+    x = t + T_INDEX
+    last = x + words[t + T_INDEXES] * INDEX_WORDS
+    while x < last and failed == 0:
+        failed = add(words, x, row)
+        x += INDEX_WORDS
+    return failed
+
+
+@kernel
+def insert(words: Words, t: int) -> int:
+    """Make a row of the values in S_ARGUMENT, in the table's order; the row, or a negative code.
+
+    An auto key that is 0 becomes the next number; a greater one that is given moves the counter on.
+    """
+    number = next_key(words, t)
+    if number < 0:
+        return number
+    if number == 0:
+        failed = check_key(words, t)
+        if failed < 0:
+            return failed
+    start = mark(words)
+    if not save(words, words[t + T_STATE], STATE_WORDS):
+        return UNDO_FULL
+    row = take_slot(words, t)
+    failed = row
+    if row >= 0:
+        failed = UNDO_FULL
+        if write_values(words, t, row, number):
+            failed = index_row(words, t, row)
+    if failed < 0:
+        rollback(words, start)
+        return failed
+    return row
+
+
+@kernel
+def free_slot(words: Words, t: int, row: int) -> bool:
+    """Zero a row that no index holds any more and put it on the pending list; False: undo full."""
+    state = words[t + T_STATE]
+    if not (save(words, state, STATE_WORDS) and release_pending(words, t)):
+        return False
+    for value in range(words[t + T_VALUES]):
+        at = words[t + T_BASE + value] + row * words[t + T_STRIDE + value]
+        if words[at] != 0 and not put(words, at, 0):
+            return False
+    if not put(words, words[t + T_LIVE] + row, words[state + PENDING]):
+        return False
+    if words[state + PENDING] == 0:
+        words[state + PENDING_LAST] = row + 1
+        words[state + PENDING_SEQUENCE] = words[SEQUENCE]
+    words[state + PENDING] = row + 1
+    words[state + ROW_COUNT] -= 1
+    return True
+
+
+@kernel
+def delete(words: Words, t: int, row: int) -> int:
+    """Delete a row; 0, NOT_LIVE for any number that is not a live row, or UNDO_FULL."""
+    if not is_live(words, t, row):
+        return NOT_LIVE
+    start = mark(words)
+    failed = unlink(words, t, row)
+    x = t + T_INDEX
+    last = x + words[t + T_INDEXES] * INDEX_WORDS
+    while x < last and failed == 0:
+        failed = remove(words, x, row)
+        x += INDEX_WORDS
+    if failed == 0 and not free_slot(words, t, row):
+        failed = UNDO_FULL
+    if failed < 0:
+        rollback(words, start)
+    return failed
+
+
+@kernel
+def has_value(words: Words, x: int, value: int) -> bool:
+    """Whether an index's key holds a value word."""
+    keys = words[x + X_KEYS]
+    i = 0
+    while i < keys and words[x + X_VALUE + i] != value:
+        i += 1
+    return bool(i < keys)
+
+
+@kernel
+def update(words: Words, t: int, row: int, value: int, word: int) -> int:
+    """Set one value word, not of the key, and move the row in the indexes that hold it; 0 or a
+    code.
+    """
+    if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
+        return NOT_LIVE
+    at = words[t + T_BASE + value] + row * words[t + T_STRIDE + value]
+    if words[at] == word:
+        return 0
+    start = mark(words)
+    failed = 0
+    x = t + T_INDEX
+    last = x + words[t + T_INDEXES] * INDEX_WORDS
+    while x < last and failed == 0:
+        if has_value(words, x, value):
+            failed = remove(words, x, row)
+        x += INDEX_WORDS
+    if failed == 0 and not put(words, at, word):
+        failed = UNDO_FULL
+    x = t + T_INDEX
+    while x < last and failed == 0:
+        if has_value(words, x, value):
+            failed = add(words, x, row)
+        x += INDEX_WORDS
+    if failed < 0:
+        rollback(words, start)
+    return failed
+
+
+@kernel
+def next_row(words: Words, t: int, after: int) -> int:
+    """The first live row above `after`, in slot order; -1 gives the first of all. Or NOT_FOUND."""
+    live = words[t + T_LIVE]
+    high = words[words[t + T_STATE] + ROW_HIGH]
+    row = max(after + 1, 0)
+    while row < high:
+        if words[live + row] == LIVE:
+            return row
+        row += 1
+    return NOT_FOUND
+
+
+@kernel
+def gather(words: Words, t: int, out: npt.NDArray[np.int64]) -> int:
+    """Fill `out` with live rows in slot order, as many as it takes; returns how many."""
+    live = words[t + T_LIVE]
+    count = 0
+    for row in range(words[words[t + T_STATE] + ROW_HIGH]):
+        if count == len(out):
+            break
+        if words[live + row] == LIVE:
+            out[count] = row
+            count += 1
+    return count

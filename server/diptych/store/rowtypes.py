@@ -1,0 +1,181 @@
+"""Row types: one class a table and open region, with a property a column.
+
+A row is a slot number and nothing else. Reading a column is one memoryview access; writing one saves
+the old word in the undo log first, in the format that `undo` rolls back, so that both lanes share one
+log. A column that an index contains, and text of more than one word, go through kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diptych.errors import Rejected
+from diptych.schema import Column
+from diptych.store import rows as row_kernels
+from diptych.store import undo as undo_kernels
+from diptych.store import words as at
+from diptych.store.faults import ReadOnly, StaleRow, TransactionTooLarge, fault
+from diptych.store.layout import TableLayout
+from diptych.store.values import Codec
+from diptych.store.views import Space
+
+LIVE = -1
+
+
+class Row:
+    """Base of all rows. Equal when they are the same row; no methods, so any column name works."""
+
+    __slots__ = ("_row",)
+    _row: int | None
+
+    def __init__(self, row: int) -> None:
+        self._row = row
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._row == other._row  # type: ignore[attr-defined]  # same type
+
+    def __hash__(self) -> int:
+        return hash(self._row)
+
+
+def row_type(space: Space, table: TableLayout, codecs: dict[str, Codec]) -> type[Row]:
+    """The row class of one table in one open region."""
+    names = [column.name for column in table.spec.columns]
+    indexed = {column.name for index in table.indexes for column in index.spec.columns}
+    members: dict[str, Any] = {"__slots__": (), "__module__": table.spec.record.__module__}
+    for column in table.spec.columns:
+        getter = _getter(space, table, column, codecs[column.name])
+        if column.key:
+            setter = _refusal(f"{table.spec.name}.{column.name} is part of the key")
+        elif not space.writable:
+            setter = _refusal("a query can't change data")
+        else:
+            setter = _setter(space, table, column, codecs[column.name], column.name in indexed)
+        members[column.name] = property(getter, setter)
+
+    def show(self: Row) -> str:
+        if self._row is None:
+            return f"<{table.spec.name}: deleted>"
+        return f"<{table.spec.name}: " + ", ".join(f"{n}={getattr(self, n)!r}" for n in names) + ">"
+
+    members["__repr__"] = show
+    return type(table.spec.record.__name__, (Row,), members)
+
+
+def _stale(table: TableLayout) -> StaleRow:
+    return StaleRow(f"this row of {table.spec.name} was deleted, or its transaction has ended")
+
+
+def _refusal(reason: str) -> Callable[[Row, Any], None]:
+    def refuse(self: Row, value: Any) -> None:
+        raise ReadOnly(reason)
+
+    return refuse
+
+
+def _getter(space: Space, table: TableLayout, column: Column, codec: Codec) -> Callable[[Row], Any]:
+    base = table.bases[column.first_word]
+    view: Any = space.word_view(base, table.capacity * column.words)
+    if column.words > 1:
+        return _wide_getter(space, table, column, base)
+    if column.kind == "float":
+        view = space.float_view(base, table.capacity)
+    if column.kind in ("int", "float") and not codec.members:
+
+        def get(self: Row) -> Any:
+            try:
+                return view[self._row]
+            except TypeError:
+                raise _stale(table) from None
+
+        return get
+    decode: Callable[[int], Any] = {
+        "int": codec.member,
+        "bool": bool,
+        "text": codec.text,
+    }[column.kind]
+
+    def get_decoded(self: Row) -> Any:
+        try:
+            word = view[self._row]
+        except TypeError:
+            raise _stale(table) from None
+        return decode(word)
+
+    return get_decoded
+
+
+def _wide_getter(
+    space: Space, table: TableLayout, column: Column, base: int
+) -> Callable[[Row], str]:
+    size_bytes = column.words * 8
+    start = base * 8
+    raw = space.bytes[start : start + table.capacity * size_bytes]
+
+    def get_text(self: Row) -> str:
+        row = self._row
+        if row is None:
+            raise _stale(table)
+        return bytes(raw[row * size_bytes : (row + 1) * size_bytes]).rstrip(b"\0").decode()
+
+    return get_text
+
+
+def _setter(
+    space: Space, table: TableLayout, column: Column, codec: Codec, indexed: bool
+) -> Callable[[Row, Any], None]:
+    if column.words > 1 or indexed:
+        return _kernel_setter(space, table, column, codec)
+    base = table.bases[column.first_word]
+    view = space.word_view(base, table.capacity)
+    live = space.word_view(table.live, table.capacity)
+    scratch, undo = space.scratch, space.undo
+    plain_int = column.kind == "int" and not codec.members
+    to_word = codec.word
+
+    def set_word(self: Row, value: Any) -> None:
+        row = self._row
+        if row is None or live[row] != LIVE:
+            raise _stale(table)
+        word = value if plain_int else to_word(value)
+        top = scratch[0]
+        try:
+            undo[top] = view[row]
+            undo[top + 1] = base + row
+        except IndexError:
+            raise TransactionTooLarge() from None
+        scratch[0] = top + 2
+        try:
+            view[row] = word
+        except (TypeError, ValueError):
+            view[row] = to_word(value)  # raises BadValue, or takes what can be made an int
+
+    return set_word
+
+
+def _kernel_setter(
+    space: Space, table: TableLayout, column: Column, codec: Codec
+) -> Callable[[Row, Any], None]:
+    words, scratch, first = space.words, space.scratch, column.first_word
+
+    def set_words(self: Row, value: Any) -> None:
+        if self._row is None:
+            raise _stale(table)
+        mark = undo_kernels.mark(words)
+        for i, word in enumerate(codec.encode(value)):
+            code = row_kernels.update(words, table.descriptor, self._row, first + i, word)
+            while code < 0 and space.needs_memory(code):
+                code = row_kernels.update(words, table.descriptor, self._row, first + i, word)
+            if code < 0:
+                raised = fault(code, scratch[at.S_FAULT], table)
+                undo_kernels.rollback(words, mark)
+                raise raised
+
+    return set_words
+
+
+def not_found(table: str, key: Any) -> Rejected:
+    """The rejection for a key that no row has."""
+    shown = list(key) if isinstance(key, tuple) else key
+    return Rejected("not_found", table=table, key=shown)

@@ -1,0 +1,69 @@
+"""A region's memory as the views that rows, tables and indexes read and write through.
+
+Item access on a memoryview is the fastest way from Python to a word, so every column gets views of
+its own, made once when the region is opened. Knows positions; knows nothing of handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.memory import Region
+from diptych.store import words as at
+
+
+@dataclass
+class Space:
+    """One mapped region and its scratch. `writable`: this process may change the region."""
+
+    region: Region
+    writable: bool
+
+    def __post_init__(self) -> None:
+        self.words: npt.NDArray[np.int64] = self.region.words
+        self.bytes = self.region.buffer
+        self.ints = self.bytes.cast("q")
+        self.floats = self.bytes.cast("d")
+        self.scratch_bytes = self.region.scratch
+        self.scratch = self.scratch_bytes.cast("q")
+        self.arguments = self.scratch[at.S_ARGUMENT : at.S_ARGUMENT + at.VALUES_MAX]
+        self.undo = self.scratch[at.S_UNDO :]
+        self.scratch[at.S_UNDO_LIMIT] = len(self.undo)
+        # Set while a transaction runs that can't run again: gives memory on the spot.
+        self.give_memory: Callable[[int], None] | None = None
+        self._root: npt.NDArray[np.uint8] | None = None
+
+    def needs_memory(self, code: int) -> bool:
+        """Whether a kernel's negative `code` asks for memory, and has been given it."""
+        if self.give_memory is None or code not in (at.GROW_TABLE, at.GROW_INDEX):
+            return False
+        self.give_memory(self.scratch[at.S_FAULT])
+        return True
+
+    @property
+    def root(self) -> npt.NDArray[np.uint8]:
+        """The one array that all numpy views of this query derive from, read-only."""
+        if self._root is None:
+            self._root = np.frombuffer(self.bytes.toreadonly(), np.uint8)
+        return self._root
+
+    def take_root(self) -> npt.NDArray[np.uint8] | None:
+        """Hand over the root of the query that ends; the next query gets a new one."""
+        root, self._root = self._root, None
+        return root
+
+    def word_view(self, start: int, count: int) -> memoryview[int]:
+        return self.ints[start : start + count]
+
+    def float_view(self, start: int, count: int) -> memoryview[float]:
+        return self.floats[start : start + count]
+
+    def column_array(self, start: int, rows: int, words: int, dtype: Any) -> npt.NDArray[Any]:
+        """Rows 0 to `rows` of a column as an array that derives from `root`."""
+        raw = self.root[start * 8 : (start + rows * words) * 8]
+        return raw.view(dtype)

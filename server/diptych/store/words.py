@@ -1,0 +1,134 @@
+"""Where things lie in a region: the word positions that layout, kernels and views agree on.
+
+A region is addressed as 64-bit words. Page 0 is the mirror's stamp. Page 1 is the system header,
+page 2 and on hold one *state* block a table and an index (what changes with every insert, kept
+together so that it costs one page an epoch), then one *descriptor* page a table (fixed by layout
+and growth).
+After the region, at the next addresses, comes each process's private scratch: kernel arguments,
+cursors and the undo log. It is never mirrored.
+
+This module holds constants alone; `layout` writes what they name, kernels read it.
+"""
+
+from __future__ import annotations
+
+PAGE_WORDS = 512
+
+# System header (page 1).
+MAGIC = 512
+FORMAT = 513
+SEQUENCE = 514  # number of the transaction that runs, or ran last
+HISTORY = 515
+NOW = 516  # time of that transaction, ns since 1970
+SEED = 517  # of index hashing and of db.random
+SCRATCH = 518  # word position where the scratch begins
+SETUP_DONE = 519
+TABLE_COUNT = 520
+FINGERPRINT = 521  # four words
+SCHEMA_WORDS = (
+    525  # length in bytes of the schema text, which is on the pages after the descriptors
+)
+SCHEMA_AT = 526
+
+# State block of a table (8 words).
+STATE_WORDS = 8
+ROW_COUNT = 0
+ROW_HIGH = 1  # rows ever used: slots below are live or on a free list
+FREE = 2  # first free slot + 1, 0 when none; the live column links the rest
+PENDING = 3  # first slot + 1 freed by transaction PENDING_SEQUENCE; reusable once that has ended
+PENDING_LAST = 4  # last slot + 1 of that list
+PENDING_SEQUENCE = 5
+AUTO_LAST = 6  # highest key given out by key(auto=True)
+BUCKET_COUNT = 7  # of the key's linear hash
+
+# State block of an index (8 words).
+ROOT = 0  # node number + 1, 0 when empty
+HEIGHT = 1
+ENTRY_COUNT = 2
+NODE_HIGH = 3  # nodes ever used
+NODE_FREE = 4  # first free node + 1
+VERSION = 5  # counts changes, so that cursors notice
+
+# Descriptor of a table (one page).
+T_STATE = 0  # word position of its state block
+T_CAPACITY = 1
+T_ALLOCATED = 2  # rows that have memory; grows between batches
+T_VALUES = 3  # value words in a row
+T_KEYS = 4  # key words: the first T_KEYS of T_KEY_VALUE
+T_AUTO = 5  # 1 when value word T_KEY_VALUE[0] is a counter
+T_INDEXES = 6
+T_LIVE = 7  # word position of the live column: -1 live, else next free slot + 1
+T_NEXT = 8  # word position of the hash chain's column: next row + 1
+T_BUCKETS = 9  # word position of the bucket heads: first row + 1; capacity words
+T_KEY_VALUE = 16  # up to KEY_WORDS_MAX value-word numbers
+T_BASE = 32  # per value word: word position of row 0
+T_STRIDE = 96  # per value word: words from one row to the next
+T_INDEX = 192  # per index: its descriptor, INDEX_WORDS each
+VALUES_MAX = 64
+KEY_WORDS_MAX = 8
+INDEXES_MAX = 10
+
+# Descriptor of an index (inside its table's page).
+INDEX_WORDS = 32
+X_STATE = 0
+X_TABLE = 1  # word position of the table's descriptor
+X_KEYS = 2  # key words
+X_UNIQUE = 3  # 1: no two rows may agree on all key words
+X_NODES = 4  # word position of node 0
+X_NODES_MAX = 5
+X_NODES_ALLOCATED = 6  # nodes that have memory; grows between batches
+X_VALUE = 8  # per key word: which value word of the row
+X_TEXT = 16  # per key word: 1 text (compared as big-endian unsigned), 2 float, 0 int
+
+NODE_WORDS = 128  # 1 KiB: a quarter page, so an insert moves little and undo stays short
+
+# A node of an index: how many entries, a link that only free nodes use, then the entries in order.
+# A leaf's entry is the comparable key words and the row; an inner node's is a lower bound of that
+# form (all zero in entry 0, which has none) and the child's number + 1.
+N_COUNT = 0
+N_LINK = 1  # free nodes: next free node + 1
+N_ENTRIES = 2
+HEIGHT_MAX = 16
+
+# Scratch, from words[SCRATCH].
+S_UNDO_TOP = 0  # words of undo in use
+S_UNDO_LIMIT = 1
+S_CURSOR_SERIAL = 2  # cursors ever opened
+S_FAULT = (
+    3  # position of the descriptor a kernel failed at (which table or index must grow, or refused)
+)
+S_ARGUMENT = 16  # up to VALUES_MAX words: a row's values, or a key
+S_KEY = 80  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
+S_PATH = (
+    96  # a descent, from the leaf up: HEIGHT_MAX pairs of node's word position and entry number
+)
+S_CURSORS = 128
+CURSORS = 64
+CURSOR_WORDS = 64
+S_UNDO = S_CURSORS + CURSORS * CURSOR_WORDS
+
+# A cursor's block. Bounds are prefixes of the key, compared word by word as `X_TEXT` says.
+C_SERIAL = 0
+C_LOW_COUNT = 1
+C_HIGH_COUNT = 2
+C_HIGH_OPEN = 3  # 1: entries equal to the high bound are outside
+C_REVERSE = 4
+C_STARTED = 5
+C_LEAF = 6
+C_POSITION = 7
+C_VERSION = 8
+C_LOW = 16  # up to KEY_WORDS_MAX words, in comparable form
+C_HIGH = 24
+C_LAST = 32  # comparable key words of the entry last seen, then its row
+C_INDEX = 9  # word position of the index's descriptor
+
+# What kernels return below zero.
+NOT_FOUND = -1
+DUPLICATE_KEY = -2
+NOT_UNIQUE = -3  # S_FAULT: the index's descriptor
+GROW_TABLE = -4  # S_FAULT: the table's descriptor
+GROW_INDEX = -5  # S_FAULT: the index's descriptor
+TABLE_FULL = -6
+UNDO_FULL = -7
+CURSOR_LOST = -8
+NOT_LIVE = -9

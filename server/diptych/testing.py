@@ -1,0 +1,184 @@
+"""Applications in tests, scripts and notebooks: the real engine in this process, or a real server.
+
+`app.open(...)` gives a `Bench`: the engine on a region of its own, without sockets or processes. Its
+operations are called as a client calls them, through the same frames, so that arguments are checked
+and results rebuilt in the same way. `running(app)` starts a real server with all its processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from diptych.app import App, Db
+from diptych.engine.engine import Engine, layout_bytes
+from diptych.engine.queries import Queries
+from diptych.memory import PAGE_BYTES, Extent, Region, Stamp, write_stamp
+from diptych.memory.stamp import COMPLETE
+from diptych.serving.local import Server, running
+from diptych.store.database import SCRATCH_BYTES
+from diptych_client.errors import Rejected, error_from
+from diptych_client.operations import Operation, read_operations, unknown_operation, unpack
+from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
+
+__all__ = ["Bench", "Server", "running"]
+
+LANES = ("interpreted", "compiled")
+SECOND_NS = 1_000_000_000
+EPOCH = 1
+
+
+class Bench:
+    """An application open in this process. A context manager; see `App.open`.
+
+    Operations are attributes: `bench.transfer(1, 2, 5)` returns what a client would get, or raises it.
+    `db` reads what is there now; `transaction()` writes beside the application's own handlers.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        lane: str = "interpreted",
+        now: int | None = None,
+        seed: int = 0,
+        check: bool = False,
+        setup: bool = False,
+    ) -> None:
+        if lane not in LANES:
+            raise ValueError(f"a lane is one of {LANES}, not {lane!r}")
+        self.app = app
+        self.lane = lane
+        self._now = now
+        self._seed = seed
+        self._check = check
+        self._setup = setup
+        self._operations = read_operations(app.describe())
+
+    def __enter__(self) -> Bench:
+        size_bytes = layout_bytes(self.app)
+        self._region = Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="bench")
+        handlers = None
+        if self.lane == "compiled":
+            from diptych.store.compiled import compiled_handlers  # half a minute of compiling
+
+            handlers = compiled_handlers(self.app, self._region)
+        self._engine = Engine.create(
+            self.app,
+            self._region,
+            grow=self._region.allocate,
+            history=1,
+            seed=self._seed,
+            now_ns=self._clock,
+            handlers=handlers,
+            setup=self._setup,
+        )
+        # Queries read the region itself here: with one thread there is nobody to hold up.
+        reading = Region.attach(
+            self._region.fd, size_bytes, scratch_bytes=SCRATCH_BYTES, writable=False
+        )
+        self._queries = Queries(self.app, [reading])
+        self.db: Db = self._queries.databases[0]
+        self._refresh()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._region.close()
+        self._queries.images[0].close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._operation(name)  # an unknown name fails here, with the nearest one
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return self.call(name, *arguments, **named)
+
+        return call
+
+    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        """Run one operation as a client would. Errors: those of a client's call."""
+        operation = self._operation(name)
+        payload = operation.encode(arguments, named)
+        if operation.kind is Kind.TRANSACTION:
+            frame = encode_frame(Kind.TRANSACTION, payload, operation=operation.number, request=1)
+            reply = self._transact(frame)
+        else:
+            reply = self._query(operation.number, payload)
+        header, answer = Header.read(reply), reply[HEADER_BYTES:]
+        if header.kind == Kind.REJECTED:
+            code, details = unpack(answer)
+            raise Rejected(code, **details)
+        if header.kind == Kind.ERROR:
+            raise error_from(unpack(answer))
+        return operation.decode(answer)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Db]:
+        """A transaction of one's own: fixtures, scripts. An exception inside undoes it."""
+        with self._engine.transaction() as db:
+            yield db
+        self._after()
+
+    def advance(self, *, seconds: float) -> None:
+        """Move `db.now` on. Only where the bench was opened with a `now`."""
+        if self._now is None:
+            raise ValueError("open the app with now=... to move its time")
+        self._now += int(seconds * SECOND_NS)
+
+    def fingerprint(self) -> bytes:
+        """A hash of all of the application's memory: equal before and after what was undone."""
+        digest = hashlib.sha256()
+        for extent in self._engine.extents():
+            # Page 1 holds the sequence number and the time, which go on whatever happens.
+            start = max(extent.start, 2) * PAGE_BYTES
+            digest.update(self._region.buffer[start : extent.stop * PAGE_BYTES])
+        return digest.digest()
+
+    def verify(self) -> None:
+        """Check all structures and invariants. Errors: CorruptionError, AssertionError."""
+        self._engine.verify()
+
+    def extents(self) -> list[Extent]:
+        """What of the region has memory, in pages."""
+        return self._engine.extents()
+
+    def _clock(self) -> int:
+        return time.time_ns() if self._now is None else self._now
+
+    def _transact(self, frame: bytes) -> bytes:
+        starts = np.array([0, len(frame)], np.int64)
+        self._engine.run(np.frombuffer(frame, np.uint8), starts, 0, 1, time.monotonic_ns())
+        reply = bytes(self._engine.replies)
+        self._engine.replies.clear()
+        self._after()
+        return reply
+
+    def _query(self, number: int, payload: bytes) -> bytes:
+        return self._queries.run(
+            0, EPOCH, self._engine.sequence, time.monotonic_ns(), number, 1, payload
+        )
+
+    def _operation(self, name: str) -> Operation:
+        if name not in self._operations:
+            raise unknown_operation(name, self._operations)
+        return self._operations[name]
+
+    def _after(self) -> None:
+        self._refresh()
+        if self._check:
+            self._engine.verify()
+
+    def _refresh(self) -> None:
+        self.db.sequence, self.db.now = self._engine.sequence, self._engine.db.now
