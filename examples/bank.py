@@ -1,7 +1,8 @@
 """A bank in one page: accounts, transfers between them, and a total that never changes.
 
-The smallest application there is. Serve it with `diptych serve bank:app` and call it from a shell:
-`diptych call transfer 1 2 50`, `diptych call total`. Every function below runs unchanged in a test, too.
+The smallest application there is. Serve it with `diptych serve bank:app`, then call it from a
+shell: `diptych call transfer 1 2 50`, `diptych call total`. Every function below runs unchanged in
+a test, too.
 """
 
 from diptych import App, Db, Rejected, key

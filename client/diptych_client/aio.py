@@ -72,7 +72,8 @@ class _Wire(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.drop(error)
-        self.gone.set_result(None)
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     def drop(self, cause: Exception | None) -> None:
         """End this connection now, whatever is in its buffers."""
@@ -134,11 +135,14 @@ class _Link:
 
     async def finish(self, call: Call) -> Call:
         """Wait for the call's end; raises its error."""
-        try:
-            await call.waiter
-        except asyncio.CancelledError:
-            self.core.abandon(call)
-            raise
+        if not call.done:
+            try:
+                await call.waiter
+            except asyncio.CancelledError:
+                self.core.abandon(call)
+                raise
+        if call.error is not None:
+            raise call.error
         return call
 
     def flush(self) -> None:
@@ -152,13 +156,9 @@ class _Link:
     def _settle(self) -> None:
         """Wake those whose calls have ended."""
         for call in self.core.take_finished():
-            waiter: asyncio.Future[None] = call.waiter
-            if waiter.done():
-                continue
-            if call.error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(call.error)
+            # The error stays in the call: a future nobody looks at any more must not complain.
+            if not call.waiter.done():
+                call.waiter.set_result(None)
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
@@ -211,7 +211,6 @@ class _Link:
             wire.drop(None)
             raise
         wire.drop(error)
-        self.core.lost(error)
         return error
 
     async def _reopen(self) -> None:
@@ -362,13 +361,13 @@ class AsyncClient:
         core = link.core
         if core.operations is None:
             await link.connect(link.deadline(self._timeout_s))
-        core.operation(name)
+        # More than the server takes at once, so that its answers find the next calls ready.
+        window = 2 * core.lane(core.operation(name).kind).in_flight_max
         results: list[Any] = []
         flying: deque[Call | DiptychError] = deque()
         try:
             for each in arguments:
-                # More than the server takes at once, so that its answers find the next ones ready.
-                if len(flying) >= 2 * max(core.transactions.in_flight_max, 1):
+                if len(flying) >= window:
                     results.append(await self._outcome_of(flying.popleft()))
                 try:
                     flying.append(self._start(name, each, {}))

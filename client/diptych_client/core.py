@@ -187,6 +187,9 @@ class Core:
             raise unknown_operation(name, operations)
         return operation
 
+    def lane(self, kind: int) -> Lane:
+        return self.transactions if kind == _TRANSACTION else self.queries
+
     def submit(
         self,
         kind: int,
@@ -197,7 +200,7 @@ class Core:
         waiter: Any = None,
     ) -> Call:
         """Put a call in line. Raises BadArguments, Busy, Disconnected; then nothing was put."""
-        lane = self.transactions if kind == _TRANSACTION else self.queries
+        lane = self.lane(kind)
         if len(lane.waiting) >= self._waiting_max:
             raise Busy(f"{len(lane.waiting):,} calls to {self.address} wait already")
         if len(payload) > self.limits.frame_bytes:
@@ -218,7 +221,7 @@ class Core:
         """Nobody waits for this call any more. Not sent yet, it never will be."""
         if not call.done:
             call.done = True
-            lane = self.transactions if call.kind == _TRANSACTION else self.queries
+            lane = self.lane(call.kind)
             lane.waiting.pop(call.request, None)
 
     def take_finished(self) -> list[Call]:
@@ -412,7 +415,7 @@ class Core:
                 raise self._error_in(payload)
             raise ProtocolError(f"an answer to request {request}, which is not in flight")
         self.replies_count += 1
-        lane = self.transactions if call.kind == _TRANSACTION else self.queries
+        lane = self.lane(call.kind)
         lane.in_flight -= 1
         if sequence > self.sequence:
             self.sequence = sequence

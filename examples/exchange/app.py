@@ -1,178 +1,43 @@
 """A stock exchange: accounts, symbols, limit orders with price-time priority, trades.
 
-Prices are whole minor units (cents), quantities whole lots of whatever is traded, and cash is price
-times quantity, so nothing is ever rounded: cash and shares only move, and both are conserved.
-What an open order could need is reserved when it rests, cash for a buy and shares for a sale, so
-that a match can never fail half-way. A trade happens at the resting order's price.
+A trade happens at the resting order's price. Cash and shares only move: both are conserved, and
+`invariants` says so in code. An account may trade with itself: such a match moves nothing, but it
+is recorded, and the book stays free of crossed orders, which passing over one's own would not keep.
 
-An account may trade with itself: the match moves nothing, but it is recorded, and the book stays
-free of crossed orders, which passing over one's own orders would not keep.
-
-This module holds the tables and the handlers and nothing else; `flow` and `tape` make orders, and
-the engine does the rest. Helpers are plain functions, compiled along with the handlers that call them.
+Handlers and their helpers, nothing else: `flow` and `tape` make orders, and the engine does the
+rest. Helpers are plain functions, compiled along with the handlers that call them.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Annotated, NamedTuple
-
 import numpy as np
 
-from diptych import App, Db, Rejected, Table, Time, between, key, ordered, ref, scaled, text
-
-app = App("exchange", compiled=True)
-
-# The highest price times the highest quantity is 5 * 10**18, and all cash together stays below
-# MONEY_MAX: no product, sum or balance in here can leave 64 bits.
-MONEY_MAX = 4 * 10**18
-SHARES_MAX = 4 * 10**18
-Symbol = Annotated[str, text(8)]
-Price = Annotated[int, scaled(2), between(1, 10**8)]
-Quantity = Annotated[int, between(1, 5 * 10**10)]
-Amount = Annotated[int, scaled(2), between(0, MONEY_MAX)]
-Shares = Annotated[int, between(1, SHARES_MAX)]
-Levels = Annotated[int, between(1, 1_000)]
-Many = Annotated[int, between(1, 10_000)]
-
-TREASURY = 1  # the one row of Treasury
-
-
-class Side(IntEnum):
-    BUY = 1
-    SELL = -1
-
-
-class Until(IntEnum):
-    """How long an order may wait for a match."""
-
-    CANCELLED = 0  # until somebody cancels it
-    NOW = 1  # whatever does not match at once is dropped
-    FILLED = 2  # all of it at once, or nothing at all
-
-
-@app.table(capacity=1)
-class Treasury:
-    """What came in from outside: the sum that all accounts together must show."""
-
-    id: int = key()
-    cash: int = 0
-
-
-@app.table(capacity=10_000)
-class Market:
-    """One symbol that is traded here."""
-
-    symbol: Symbol = key()
-    tick: int = 1  # prices are multiples of this
-    lot: int = 1  # and quantities of this
-    issued: int = 0  # shares that came in from outside
-    last_trade: int = 0  # number of the latest trade, 0 before the first
-
-
-@app.table(capacity=1_000_000)
-class Account:
-    id: int = key()
-    cash: int = 0
-    reserved: int = 0  # the part of cash that open buy orders may need
-
-
-@app.table(capacity=4_000_000)
-class Holding:
-    account: int = key()
-    symbol: Symbol = key()
-    shares: int = 0
-    reserved: int = 0  # the part of shares that open sell orders may need
-    by_account = ordered("account", "symbol")
-
-
-@app.table(capacity=5_000_000)
-class Order:
-    """An open order. One that is filled or cancelled is gone."""
-
-    id: int = key(auto=True)
-    account: int = ref(Account)
-    symbol: Symbol
-    side: Side
-    rank: int  # -side * price: one ascending index holds both sides, best price first
-    price: Price
-    remaining: Quantity
-    by_book = ordered("symbol", "side", "rank", "id")
-    by_account = ordered("account", "id")
-
-
-@app.table(capacity=50_000_000)
-class Trade:
-    id: int = key(auto=True)
-    symbol: Symbol
-    price: Price
-    quantity: Quantity
-    buyer: int
-    seller: int
-    time: Time
-    previous: int  # the symbol's trade before this one, 0 for its first
-
-
-class Tables(Db):
-    treasury: Table[Treasury]
-    market: Table[Market]
-    account: Table[Account]
-    holding: Table[Holding]
-    order: Table[Order]
-    trade: Table[Trade]
-
-
-class Placed(NamedTuple):
-    order: int  # number of the order that now rests, 0 when none does
-    filled: int
-
-
-class Level(NamedTuple):
-    price: int
-    quantity: int
-
-
-class Position(NamedTuple):
-    symbol: str
-    shares: int
-    reserved: int
-
-
-class Statement(NamedTuple):
-    cash: int
-    reserved: int
-    positions: list[Position]
-
-
-class OpenOrder(NamedTuple):
-    order: int
-    symbol: str
-    side: Side
-    price: int
-    remaining: int
-
-
-class Print(NamedTuple):
-    """One trade, as the tape prints it."""
-
-    trade: int
-    price: int
-    quantity: int
-    time: int
-
-
-class Average(NamedTuple):
-    trades: int
-    volume: int
-    price: float | None  # volume-weighted; None before the first trade
-
-
-class Conservation(NamedTuple):
-    broken: list[str]  # names of the invariants that do not hold: empty when all is well
-    cash: int
-    open_orders: int
-    trades: int
-
+from diptych import Rejected
+from exchange.schema import (
+    MONEY_MAX,
+    SHARES_MAX,
+    TREASURY,
+    Amount,
+    Average,
+    Level,
+    Levels,
+    Many,
+    Market,
+    OpenOrder,
+    Order,
+    Placed,
+    Position,
+    Price,
+    Print,
+    Quantity,
+    Shares,
+    Side,
+    Statement,
+    Symbol,
+    Tables,
+    Until,
+    app,
+)
 
 # Accounts and symbols ---------------------------------------------------------------------------
 
@@ -514,90 +379,3 @@ def vwap(db: Tables, symbol: Symbol) -> Average:
     # As floats: the sum of all price * quantity is the one figure here that may pass 64 bits.
     turnover = np.dot(trades.price.astype(np.float64), trades.quantity.astype(np.float64))
     return Average(len(trades), volume, float(turnover / volume))
-
-
-# What always holds ------------------------------------------------------------------------------
-
-
-@app.invariant
-def cash_is_conserved(db: Tables) -> bool:
-    """All accounts together hold exactly what came in."""
-    treasury = db.treasury.get(TREASURY)
-    return int(db.account.columns().cash.sum()) == (treasury.cash if treasury is not None else 0)
-
-
-@app.invariant
-def shares_are_conserved(db: Tables) -> bool:
-    """All holdings of a symbol together are exactly what was issued."""
-    return all(
-        int(db.holding.columns(symbol=market.symbol).shares.sum()) == market.issued
-        for market in db.market
-    )
-
-
-@app.invariant
-def nothing_is_overdrawn(db: Tables) -> bool:
-    """Nobody has reserved more than they own, nor owns less than nothing."""
-    accounts, holdings = db.account.columns(), db.holding.columns()
-    return bool(
-        (accounts.reserved >= 0).all()
-        and (accounts.reserved <= accounts.cash).all()
-        and (holdings.reserved >= 0).all()
-        and (holdings.reserved <= holdings.shares).all()
-    )
-
-
-def sum_by(keys: np.ndarray, values: np.ndarray) -> dict[int, int]:
-    """The sum of `values` for each key, leaving out sums of zero."""
-    distinct, position = np.unique(keys, return_inverse=True)
-    sums = np.zeros(len(distinct), np.int64)
-    np.add.at(sums, position, values)
-    return {
-        key: value for key, value in zip(distinct.tolist(), sums.tolist(), strict=True) if value
-    }
-
-
-@app.invariant
-def reservations_match_open_orders(db: Tables) -> bool:
-    """Each account has reserved exactly what its open orders may need."""
-    buys, accounts = db.order.columns(side=Side.BUY), db.account.columns()
-    needed = sum_by(buys.account, buys.price * buys.remaining)
-    if needed != sum_by(accounts.id, accounts.reserved):
-        return False
-    for market in db.market:
-        sales = db.order.columns(symbol=market.symbol, side=Side.SELL)
-        holdings = db.holding.columns(symbol=market.symbol)
-        if sum_by(sales.account, sales.remaining) != sum_by(holdings.account, holdings.reserved):
-            return False
-    return True
-
-
-@app.invariant
-def no_book_is_crossed(db: Tables) -> bool:
-    """Nobody bids what somebody else, or they themselves, would sell for."""
-    for market in db.market:
-        bid = db.order.by_book.first(market.symbol, Side.BUY)
-        ask = db.order.by_book.first(market.symbol, Side.SELL)
-        if bid is not None and ask is not None and bid.price >= ask.price:
-            return False
-    return True
-
-
-INVARIANTS = (
-    cash_is_conserved,
-    shares_are_conserved,
-    nothing_is_overdrawn,
-    reservations_match_open_orders,
-    no_book_is_crossed,
-)
-
-
-@app.query(compiled=False)
-def conservation(db: Tables) -> Conservation:
-    """Check every invariant on the image this query sees, and say which do not hold."""
-    return Conservation(
-        broken=[invariant.__name__ for invariant in INVARIANTS if not invariant(db)],
-        cash=int(db.account.columns().cash.sum()),
-        open_orders=len(db.order),
-        trades=len(db.trade),
-    )

@@ -1,8 +1,9 @@
 """`diptych loadtest ADDRESS`: put load on a running server and report rates and latencies.
 
-What to call comes as words (`--call 'transfer 1..100 1..100 5'`, weighted, repeated) or from a Python
-module (`--mix module:name`). Without `--rate` it is a closed loop and shows the most that the server
-does; with a rate latencies count from the moment each call was due. See `diptych.loadtest`.
+What to call comes as words (`--call 'transfer 1..100 1..100 5'`, weighted, repeated) or from a
+Python module (`--mix module:name`). Without `--rate` it is a closed loop and shows the most that
+the server does; with a rate latencies count from the moment each call was due.
+See `diptych.loadtest`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from diptych.loadtest import LoadFailed, LoadSettings, Mix, MixError, Progress, Report
-from diptych.loadtest import load_mix, mix_of_texts, run_load
+from diptych.loadtest import (
+    LoadFailed,
+    LoadSettings,
+    Mix,
+    MixError,
+    Progress,
+    Report,
+    load_mix,
+    mix_of_texts,
+    run_load,
+)
 from diptych_client.errors import DiptychError
 
 EPILOG = """examples:
@@ -52,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--call", action=_Text, metavar="WORDS", help="operation and arguments")
     what.add_argument("--query", action=_Text, metavar="WORDS", help="the same, by --queries")
     what.add_argument(
-        "--weight", action=_Weight, type=_positive, metavar="N", help="of the last one"
+        "--weight", action=_Weight, type=_positive, metavar="N", help="of the one before"
     )
     what.add_argument("--mix", metavar="MODULE:NAME", help="a mix in Python, instead of words")
     what.add_argument("--no-setup", action="store_true", help="leave out the mix's setup calls")

@@ -1,4 +1,4 @@
-"""Load on a running server: what to call (`mix`), as frames (`cycle`), over sockets (`load`), measured (`latency`).
+"""Load on a running server: calls (`mix`) as frames (`cycle`) over sockets (`load`), measured.
 
 One process offers it all and has to be lighter than what it loads: calls are encoded before the
 clock starts, replies are split and timed by kernels a whole read at a time, and only refusals are

@@ -84,7 +84,7 @@ class LoadConnection:
         return max(0, (now_ns - self.first_due_ns) // self.gap_ns + 1)
 
     def send(self, now_ns: int, until_ns: int) -> None:
-        """Send what is due and fits in the window, but nothing that is due at `until_ns` or later."""
+        """Send what is due and fits in the window, and nothing from `until_ns` on."""
         if self.lost or self._unsent or now_ns >= until_ns:
             return
         count = min(self.window - self.unanswered, self.due(now_ns) - self.sent)

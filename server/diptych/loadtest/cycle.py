@@ -1,8 +1,8 @@
 """A connection's calls as frames, encoded once and sent round and round.
 
 Knows the frame format and msgpack, and which bytes differ from one round to the next: the request
-number, and an argument that stands for an earlier result. `kernels` writes those while it copies the
-frames out. Errors: MixError, for calls that the server can't have meant.
+number, and an argument that stands for an earlier result. `kernels` writes those while it copies
+the frames out. Errors: MixError, for calls that the server can't have meant.
 """
 
 from __future__ import annotations

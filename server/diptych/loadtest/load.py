@@ -25,7 +25,7 @@ from diptych.loadtest.latency import summary_us
 from diptych.loadtest.mix import Call, Mix, MixError
 from diptych.loadtest.report import OperationReport, Report
 from diptych.loadtest.wire import Wire
-from diptych_client.protocol import Kind, encode_frame
+from diptych_client.protocol import encode_frame
 
 SETUP_CALLS_MAX = 10_000_000
 SETUP_WINDOW = 512
@@ -71,15 +71,13 @@ def run_load(
     settings: LoadSettings,
     on_second: Callable[[Progress], None] | None = None,
 ) -> Report:
-    """Put load on the server at `address` and report. Errors: LoadFailed, MixError, DiptychError."""
+    """Put load on a server and report. Errors: LoadFailed, MixError, DiptychError."""
     try:
         with Wire(address, token=settings.token) as control:
             known = operations_of(control.welcome)
             limit = control.welcome.get("limits", {}).get("transactions_in_flight")
             if limit is not None and settings.in_flight > limit:
-                raise LoadFailed(
-                    f"the server takes {limit} calls in flight on a connection at most"
-                )
+                raise LoadFailed(f"a connection may have {limit} calls in flight here")
             outcomes = _set_up(control, mix, known) if settings.setup else {}
             before = control.info()
             with Load(address, mix, settings, known) as load:

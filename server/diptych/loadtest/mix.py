@@ -38,7 +38,7 @@ class ResultOf(NamedTuple):
 
 @runtime_checkable
 class Mix(Protocol):
-    """`setup` runs once, `calls` are sent round and round, `queries` on connections of their own."""
+    """`setup` runs once, `calls` go round and round, `queries` on connections of their own."""
 
     def setup(self) -> Iterable[Call]: ...
     def calls(self, connection: int) -> Iterable[Call]: ...
@@ -67,7 +67,7 @@ class FunctionMix:
 
 
 def load_mix(reference: str) -> Mix:
-    """The mix that `module:name` names: a Mix, a class of them, or a function `(connection) -> calls`.
+    """The mix that `module:name` names: a Mix, a class of one, or `(connection) -> calls`.
 
     Errors: MixError.
     """

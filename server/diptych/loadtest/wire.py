@@ -74,7 +74,7 @@ class Wire:
         return statistics
 
     def run(self, calls: Iterable[bytes], window: int) -> dict[str, int]:
-        """Send encoded frames, `window` of them in flight; count replies by code, "ok" for results."""
+        """Send encoded frames, `window` in flight; count replies by code, "ok" for results."""
         outcomes: dict[str, int] = {}
         in_flight = 0
         batch: list[bytes] = []

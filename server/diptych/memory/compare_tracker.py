@@ -15,16 +15,9 @@ import numpy as np
 
 from diptych.memory.errors import TrackingLost
 from diptych.memory.kernels import compare_written, copy_extents
-from diptych.memory.layout import (
-    PAGE_BYTES,
-    STAMP_PAGE,
-    Extent,
-    Pages,
-    Words,
-    extent_array,
-    merged,
-)
+from diptych.memory.layout import PAGE_BYTES, Extent, Pages, Words, extent_array
 from diptych.memory.region import Region
+from diptych.memory.tracked import TrackedExtents
 
 
 class CompareTracker:
@@ -35,13 +28,12 @@ class CompareTracker:
     def __init__(self, region: Region) -> None:
         self._region = region
         self._lock = threading.RLock()
-        self._extents: list[Extent] = []
+        self._tracked = TrackedExtents(region)
         self._on = False
         # Anonymous memory is sparse: only the pages of tracked extents ever cost anything.
         self._shadow: Words = np.frombuffer(
             mmap.mmap(-1, region.page_count * PAGE_BYTES), dtype=np.int64
         )
-        self._set_extents([])
 
     @property
     def source(self) -> Words:
@@ -55,48 +47,43 @@ class CompareTracker:
 
     def track(self, extent: Extent) -> None:
         """Report writes to `extent`, too, from now on."""
-        if not STAMP_PAGE < extent.start < extent.stop <= self._region.page_count:
-            raise ValueError(f"{extent} cannot be tracked in {self._region}")
         with self._lock:
+            self._tracked.check(extent)
             copy_extents(self._region.words, self._shadow, extent_array([extent]))
-            self._set_extents([*self._extents, extent])
+            self._tracked.add(extent)
 
     def written(self, limit: int | None = None) -> Pages:
         """The first `limit` pages that differ from the shadow; none while stopped."""
         with self._lock:
             if not self._on:
                 return np.zeros(0, dtype=np.int64)
-            return self._compare(False, self._out.size if limit is None else limit)
+            return self._compare(False, self._tracked.out.size if limit is None else limit)
 
     def clear(self) -> None:
         """Nothing counts as written any more."""
         with self._lock:
-            copy_extents(self._region.words, self._shadow, self._extent_rows)
+            copy_extents(self._region.words, self._shadow, self._tracked.rows)
 
     def take(self) -> Pages:
         """All pages written, cleared in the same step. Raises TrackingLost while stopped."""
         with self._lock:
             if not self._on:
                 raise TrackingLost("tracking is off")
-            return self._compare(True, self._out.size)
+            return self._compare(True, self._tracked.out.size)
 
     def stop(self) -> None:
         """Nothing is seen until the next start; the extents stay known."""
         with self._lock:
             self._on = False
 
-    def _set_extents(self, extents: list[Extent]) -> None:
-        self._extents = merged(extents)
-        self._extent_rows = extent_array(self._extents)
-        self._out = np.empty(sum(e.page_count for e in self._extents), dtype=np.int64)
-
     def _compare(self, take: bool, limit: int) -> Pages:
+        out = self._tracked.out
         count = compare_written(
             self._region.words,
             self._shadow,
-            self._extent_rows,
+            self._tracked.rows,
             take,
-            min(limit, self._out.size),
-            self._out,
+            min(limit, out.size),
+            out,
         )
-        return self._out[:count].copy()
+        return out[:count].copy()

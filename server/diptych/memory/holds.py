@@ -1,8 +1,8 @@
 """Who may still be looking at which image: an image is overwritten only when nobody may.
 
 A hold names its holder, the image and the epoch, so that a late "I have left image 0", meant for an
-earlier epoch, cannot release the image that carries number 0 now. A hold ends when its holder says so,
-or when the holder is gone together with every process that mapped the image for it; the caller
+earlier epoch, cannot release the image that carries number 0 now. A hold ends when its holder says
+so, or when the holder is gone together with every process that mapped the image for it; the caller
 knows when that is. Holders of an earlier life, of which nothing is known yet, hold everything.
 """
 

@@ -18,16 +18,9 @@ import numpy as np
 from diptych.memory import userfault
 from diptych.memory.errors import TrackingLost, TrackingUnavailable
 from diptych.memory.kernels import SCAN_WORDS, scan_written
-from diptych.memory.layout import (
-    PAGE_BYTES,
-    STAMP_PAGE,
-    Extent,
-    Pages,
-    Words,
-    extent_array,
-    merged,
-)
+from diptych.memory.layout import PAGE_BYTES, Extent, Pages, Words
 from diptych.memory.region import Region
+from diptych.memory.tracked import TrackedExtents
 
 
 class KernelTracker:
@@ -43,13 +36,12 @@ class KernelTracker:
         self._region = region
         self._openings = list(userfault.OPENINGS) if opening is None else [opening]
         self._lock = threading.RLock()
-        self._extents: list[Extent] = []
+        self._tracked = TrackedExtents(region)
         self._fault_fd = -1
         self._pagemap_fd = -1
         self._process = 0
         self.opened_by = ""
         self._work = np.zeros(SCAN_WORDS, dtype=np.int64)
-        self._set_extents([])
 
     @property
     def source(self) -> Words:
@@ -65,7 +57,7 @@ class KernelTracker:
             try:
                 self._pagemap_fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
                 self._process = os.getpid()
-                for extent in self._extents:
+                for extent in self._tracked.extents:
                     self._register(extent)
             except OSError as failure:
                 self.stop()
@@ -73,9 +65,8 @@ class KernelTracker:
 
     def track(self, extent: Extent) -> None:
         """Report writes to `extent`, too, from now on."""
-        if not STAMP_PAGE < extent.start < extent.stop <= self._region.page_count:
-            raise ValueError(f"{extent} cannot be tracked in {self._region}")
         with self._lock:
+            self._tracked.check(extent)
             if self._fault_fd >= 0:
                 try:
                     self._register(extent)
@@ -83,21 +74,21 @@ class KernelTracker:
                     raise TrackingUnavailable(
                         f"{extent} cannot be registered: {failure}"
                     ) from failure
-            self._set_extents([*self._extents, extent])
+            self._tracked.add(extent)
 
     def written(self, limit: int | None = None) -> Pages:
         """The first `limit` pages written and not yet cleared; none while stopped."""
         with self._lock:
             if self._fault_fd < 0:
                 return np.zeros(0, dtype=np.int64)
-            return self._scan(False, self._out.size if limit is None else limit)
+            return self._scan(False, self._tracked.out.size if limit is None else limit)
 
     def clear(self) -> None:
         """Nothing counts as written any more."""
         with self._lock:
             if self._fault_fd >= 0:
                 try:
-                    for extent in self._extents:
+                    for extent in self._tracked.extents:
                         userfault.protect(self._fault_fd, *self._range(extent))
                 except OSError as failure:
                     raise TrackingLost(f"written pages cannot be cleared: {failure}") from failure
@@ -107,7 +98,7 @@ class KernelTracker:
         with self._lock:
             if self._fault_fd < 0:
                 raise TrackingLost("tracking is off")
-            return self._scan(True, self._out.size)
+            return self._scan(True, self._tracked.out.size)
 
     def stop(self) -> None:
         """Nothing is seen until the next start; the extents stay known."""
@@ -146,25 +137,20 @@ class KernelTracker:
         address = self._region.address + extent.start * PAGE_BYTES
         return address, extent.page_count * PAGE_BYTES
 
-    def _set_extents(self, extents: list[Extent]) -> None:
-        # Neighbours in one piece: what the scan costs is a call an extent, besides the pages.
-        self._extents = merged(extents)
-        self._extent_rows = extent_array(self._extents)
-        self._out = np.empty(sum(e.page_count for e in self._extents), dtype=np.int64)
-
     def _scan(self, take: bool, limit: int) -> Pages:
         if os.getpid() != self._process:
             raise TrackingLost("tracking does not survive a fork: the parent has it")
+        out = self._tracked.out
         count, error = scan_written(
             self._pagemap_fd,
             self._region.address,
-            self._extent_rows,
+            self._tracked.rows,
             take,
-            min(limit, self._out.size),
+            min(limit, out.size),
             self._work,
-            self._out,
+            out,
         )
-        pages = self._out[:count].copy()
+        pages = out[:count].copy()
         if error:
             raise TrackingLost(f"PAGEMAP_SCAN failed: {os.strerror(error)}", pages)
         return pages

@@ -13,7 +13,8 @@ A sync may be abandoned at any step: A and M(F) are kept, so the next one, into 
 still copies what this one took from the tracker.
 
 Level and pre-copy may run in a helper thread while the owner writes R and adds extents. Cut and
-commit belong to the owner. Which image is free to be filled is the caller's knowledge (see `holds`).
+commit belong to the owner. Which image is free to be filled is the caller's knowledge (see
+`holds`).
 """
 
 from __future__ import annotations
@@ -149,28 +150,37 @@ class Mirror:
             for memory in (self.region, *self.images):
                 memory.populate(part)
         for part in fresh:
-            self.tracker.track(part)
-            self._note_extent(part)
+            self._track(part)
+            with self._lock:
+                self._note_extent(part)
+
+    def _track(self, extent: Extent) -> None:
+        try:
+            self.tracker.track(extent)
+        except TrackingUnavailable as reason:
+            self._compare_from_now_on(reason)
+            self.tracker.track(extent)
+            everything = pages_of(self._extents)
+            with self._lock:
+                self._written.add(everything)
+                self._uncopied.add(everything)
 
     def _note_extent(self, extent: Extent) -> None:
         # Fresh memory is zero everywhere and equal. But an earlier life of these images may have
         # left its bytes, and a caller may have written before it asked: nothing is taken on trust.
         if self.current == NONE:
             written = extent.pages()
-        elif not self._began:
-            written = self._unequal(self.images[self.current], extent)
-        else:
+        elif self._began:
             parts = [self._unequal(image, extent) for image in self.images]
             written = np.unique(np.concatenate(parts))
-        with self._lock:
-            self._extents = merged([*self._extents, extent])
-            self._written.add(written)
-            if self._filling != NONE:
-                self._uncopied.add(written)
-            if self.current != NONE and not self._began:
-                for number, missing in enumerate(self._missing):
-                    if number != self.current:
-                        missing.add(extent.pages())
+        else:
+            # Restored: all of every other image is copied sooner or later, so it is not looked at.
+            written = self._unequal(self.images[self.current], extent)
+            self._add_to_missing(extent.pages())
+        self._extents = merged([*self._extents, extent])
+        self._written.add(written)
+        if self._filling != NONE:
+            self._uncopied.add(written)
 
     def prepare(self, image: int, pages_goal: int) -> None:
         """Do all that can be done before the owner stands still: level, and pre-copy if it helps."""
@@ -222,8 +232,8 @@ class Mirror:
     def cut(self, image: int, sequence: int, history: int) -> SyncRecord | None:
         """Make `image` equal to the region, which stands still, and stamp it; not current before commit.
 
-        None when nothing was written since the current image was cut: that one shows this instant as
-        well, and `image` stays prepared.
+        None when nothing was written since the current image was cut: that one shows this instant
+        as well, and `image` stays prepared.
         """
         self._check_filling(image)
         began_ns = self._now_ns()
@@ -262,13 +272,11 @@ class Mirror:
             raise ValueError(f"image {image} was not cut")
         with self._lock:
             written = self._written.pages()
-            for number, missing in enumerate(self._missing):
-                if number != image:
-                    missing.add(written)
-            self._missing[image].clear()
-            self._written.clear()
             self.current, self.epoch = image, self._cut.epoch
             self.sequence = self._cut.sequence
+            self._add_to_missing(written)
+            self._missing[image].clear()
+            self._written.clear()
             self._filling, self._cut = NONE, None
 
     def abort(self, image: int) -> None:
@@ -309,18 +317,26 @@ class Mirror:
             # From here on writes are seen again; all before is in what we return.
             self.tracker.start()
         except TrackingUnavailable as reason:
-            log.error("tracking cannot be started again, comparing from now on: %s", reason)
-            tracker = CompareTracker(self.region)
-            for extent in self._extents:
-                tracker.track(extent)
-            tracker.start()
-            self.tracker = tracker
+            self._compare_from_now_on(reason)
         pages = pages_of(self._extents)
         with self._lock:
-            for number, missing in enumerate(self._missing):
-                if number != self.current:
-                    missing.add(pages)
+            self._add_to_missing(pages)
         return pages
+
+    def _compare_from_now_on(self, reason: TrackingUnavailable) -> None:
+        log.error("written pages are found by comparing from now on, which is slow: %s", reason)
+        tracker = CompareTracker(self.region)
+        for extent in self._extents:
+            tracker.track(extent)
+        tracker.start()
+        self.tracker.stop()
+        self.tracker = tracker
+
+    def _add_to_missing(self, pages: Pages) -> None:
+        """Every image but the current one lacks `pages`."""
+        for number, missing in enumerate(self._missing):
+            if number != self.current:
+                missing.add(pages)
 
     def _check_filling(self, image: int) -> None:
         if image == NONE or image != self._filling:

@@ -1,8 +1,8 @@
 """A region's content from one of its images: how a new owner goes on where the last one ended.
 
-The old content of the region is not trusted, whatever state its owner died in: pages that the image has
-are copied, all others become holes again. Happens before tracking starts, since punching holes is
-invisible to it.
+The old content of the region is not trusted, whatever state its owner died in: pages that the
+image has are copied, all others become holes again. Happens before tracking starts, since punching
+holes is invisible to it.
 """
 
 from __future__ import annotations

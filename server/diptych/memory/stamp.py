@@ -1,8 +1,9 @@
 """What page 0 of an image says: whether the image is whole, and which instant it shows.
 
-A stamp is seven words with a checksum over the first six, so a torn or foreign one reads as none. An
-image is stamped FILLING before its first byte changes and COMPLETE after its last one. FILLING has
-epoch 0, which no published image has: a reader that compares epochs before and after a query notices.
+A stamp is seven words with a checksum over the first six, so a torn or foreign one reads as none.
+An image is stamped FILLING before its first byte changes and COMPLETE after its last one. FILLING
+has epoch 0, which no published image has: a reader that compares epochs before and after a query
+notices.
 """
 
 from __future__ import annotations

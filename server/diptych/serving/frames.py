@@ -246,6 +246,11 @@ class FrameBuffer:
             self._allocate(self.size_bytes, b"")
         self.end = rest
 
+    def drop(self, count: int) -> None:
+        """Forget the first `count` bytes, frames or not."""
+        self.end -= count
+        self.view[: self.end] = self.view[count : count + self.end]
+
     def _rest_needs(self, start: int, rest: int) -> int:
         """Bytes the buffer must hold for the frame that has begun."""
         if rest < HEADER_BYTES:

@@ -338,6 +338,8 @@ class Queries:
                 message = "no reader was free in time"
             self._close(query)
             yield Failed(query, TimedOut(message))
+        _skip_done(self._quick)
+        _skip_done(self._long)
 
 
 def _by_sequence(query: Query) -> tuple[int, int]:

@@ -72,7 +72,8 @@ def fork_quietly() -> int:
     In the child, a socket object inherited from the parent must not be collected: its descriptor's
     number may be another socket by then.
     """
-    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # or the child would write it a second time
     gc.freeze()
     try:
         with warnings.catch_warnings():

@@ -1,0 +1,51 @@
+# Everything runs in a virtual environment of its own (VENV), made on first use. PYTHON: 3.11 to 3.13.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/
+
+.PHONY: help demo test check format bench install clean
+help:
+	@echo "make demo    set up, run the exchange for half a minute, print a summary"
+	@echo "make test    run the tests"
+	@echo "make check   lint and type-check"
+	@echo "make format  format the code"
+	@echo "make bench   measure syncs and serving on this machine"
+	@echo "make clean   remove the virtual environment and caches"
+
+demo: $(VENV)/.installed
+	cd examples && $(abspath $(VENV))/bin/python -m exchange.demo
+
+test: $(VENV)/.installed-dev
+	$(RUN)python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)mypy
+
+format: $(VENV)/.installed-dev
+	$(RUN)ruff check --fix .
+	$(RUN)ruff format .
+
+bench: $(VENV)/.installed
+	$(RUN)python bench/sync.py
+	$(RUN)python bench/orders.py
+
+install: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Diptych needs Python 3.11 to 3.13; say which with make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml client/pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e client -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
