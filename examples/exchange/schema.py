@@ -1,8 +1,8 @@
 """The exchange's types, tables and results.
 
-Prices are whole minor units (cents), quantities whole units of whatever is traded, and cash is price
-times quantity, so nothing is ever rounded. What an open order could need is reserved when it rests,
-cash for a buy and shares for a sale, so that a match can never fail half-way.
+Prices are whole minor units (cents), quantities whole units of whatever is traded, and cash is
+price times quantity, so nothing is ever rounded. What an open order could need is reserved when it
+rests, cash for a buy and shares for a sale, so that a match can never fail half-way.
 
 Declarations only: `app` holds the handlers, `invariants` what must always be true.
 """

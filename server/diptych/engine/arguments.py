@@ -1,8 +1,9 @@
 """Arguments of a call, checked before its handler runs.
 
-`binder(operation)` makes a function from the decoded payload (a list) to the handler's arguments. It is
-generated as source, one line a parameter, since it runs for every call. What does not fit raises
-`BadArguments`, which names the parameter. Knows declarations; knows neither frames nor memory.
+`binder(operation)` makes a function from the decoded payload (a list) to the handler's arguments.
+It is generated as source, one line a parameter, since it runs for every call. What does not fit
+raises `BadArguments`, which names the parameter. Knows declarations; knows neither frames nor
+memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One writer's work without sockets: run transactions, one after another, on one region.
 
-Takes frames as they were received, appends replies as they will be sent. A transaction either commits,
-or leaves the application's memory byte for byte as it was. Everything it does is a function of the
-region's bytes, the frames and the time given; who calls it, and who copies the region, is not known.
+Takes frames as they were received, appends replies as they will be sent. A transaction either
+commits, or leaves the application's memory byte for byte as it was. Everything it does is a
+function of the region's bytes, the frames and the time given; who calls it, and who copies the
+region, is not known.
 
 When a table has used up its memory but not its capacity, the transaction is rolled back, the table
 gets memory (`grow`), and the transaction runs again, so that memory never grows inside one.
@@ -45,8 +46,8 @@ def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
 class Engine:
     """Transactions of one application on one region. Make it with `create` or `recover`.
 
-    `replies` collects reply frames until its owner has sent them. `handlers` may replace functions of
-    operations by name (the compiled lane does).
+    `replies` collects reply frames until its owner has sent them. `handlers` may replace functions
+    of operations by name (the compiled lane does).
     """
 
     def __init__(
@@ -232,7 +233,8 @@ class Engine:
         )
         self.replies += payload
 
-    def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any] | None = None) -> Any:
+    def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any] | None = None)
+    -> Any:
         """Run and commit, or roll back and raise. `pack` turns the value into what is returned,
         before the commit, so that a value which can't be sent undoes the transaction."""
         while True:

@@ -1,8 +1,9 @@
 """One reader's work without sockets: run queries on images that somebody else writes.
 
-A query runs on the image and epoch it was sent for, and its answer counts only if the image is still
-that epoch's when it ends. All numpy views of a query derive from one array; when something keeps one
-of them beyond the query, the answer is an error and the process must end before the image is let go.
+A query runs on the image and epoch it was sent for, and its answer counts only if the image is
+still that epoch's when it ends. All numpy views of a query derive from one array; when something
+keeps one of them beyond the query, the answer is an error and the process must end before the
+image is let go.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What handlers return and raise, as reply frames.
 
-Records, tuples and rows become arrays, numpy scalars plain numbers, numpy arrays lists. What can't be
-sent, or is too large, becomes an error in the frame's place. Errors nobody foresaw get an id: the
-client is told the id, the log has the traceback. Knows the wire; knows nothing of memory.
+Records, tuples and rows become arrays, numpy scalars plain numbers, numpy arrays lists. What can't
+be sent, or is too large, becomes an error in the frame's place. Errors nobody foresaw get an id:
+the client is told the id, the log has the traceback. Knows the wire; knows nothing of memory.
 """
 
 from __future__ import annotations
@@ -31,12 +31,10 @@ def plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         listed = value.tolist()
-        return [item.rstrip(b"\0").decode() for item in listed] if value.dtype.kind == "S" else listed
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    if hasattr(value, "__iter__"):
-        return list(value)
-    raise TypeError(f"a result can't hold {type(value).__name__}")
+        return [item.rstrip(b"\0").decode() for item in listed] if value.dtype.kind == "S" else
+        listed if isinstance(value, set | frozenset): return sorted(value) if hasattr(value,
+        "__iter__"): return list(value) raise TypeError(f"a result can't hold
+        {type(value).__name__}")
 
 
 def row_columns(row_class: type[Row]) -> list[str]:
@@ -66,8 +64,8 @@ def failure(error: BaseException, operation: str) -> tuple[Kind, bytes]:
         return Kind.ERROR, msgpack.packb(payload_of(error))
     error_id = secrets.token_hex(4)
     log.error("error %s in %s", error_id, operation, exc_info=error)
-    told = ServerError(f"{operation} failed with {type(error).__name__}; see the server's log for error {error_id}", error_id)  # fmt: skip
-    return Kind.ERROR, msgpack.packb(payload_of(told))
+    told = ServerError(f"{operation} failed with {type(error).__name__}; see the server's log for
+    error {error_id}", error_id)  # fmt: skip return Kind.ERROR, msgpack.packb(payload_of(told))
 
 
 def frame(

@@ -16,23 +16,40 @@ from diptych.memory.errors import (
     TrackingLost,
     TrackingUnavailable,
 )
+from diptych.memory.holds import Hold, Holder, Holds
 from diptych.memory.kernel_tracker import KernelTracker
 from diptych.memory.layout import PAGE_BYTES, PAGE_WORDS, STAMP_PAGE, Extent
+from diptych.memory.mirror import NONE, Mirror, SyncRecord
 from diptych.memory.region import Region
-from diptych.memory.tracking import PageTracker, choose_tracker
+from diptych.memory.restore import restore
+from diptych.memory.stamp import Stamp, State, newest_complete, read_stamp, write_stamp
+from diptych.memory.tracking import PageTracker, check_kernel_tracking, choose_tracker
 
 __all__ = [
+    "NONE",
     "PAGE_BYTES",
     "PAGE_WORDS",
     "STAMP_PAGE",
     "AllocationFailed",
     "CompareTracker",
     "Extent",
+    "Hold",
+    "Holder",
+    "Holds",
     "KernelTracker",
     "MemoryFailure",
+    "Mirror",
     "PageTracker",
     "Region",
+    "Stamp",
+    "State",
+    "SyncRecord",
     "TrackingLost",
     "TrackingUnavailable",
+    "check_kernel_tracking",
     "choose_tracker",
+    "newest_complete",
+    "read_stamp",
+    "restore",
+    "write_stamp",
 ]

@@ -127,7 +127,7 @@ class Mirror:
 
     @property
     def uncopied_pages(self) -> int:
-        """Pages known to be copied from the region yet; those written since the last take add to it."""
+        """Pages known to need copying from the region, without those written since the last take."""
         return len(self._uncopied if self._filling != NONE else self._written)
 
     def missing_pages(self, image: int) -> int:
@@ -135,7 +135,7 @@ class Mirror:
         return len(self._missing[image])
 
     def add_extent(self, extent: Extent) -> None:
-        """Allocate `extent` in the region and all images, and track it: outside a pause, by the owner.
+        """Allocate `extent` in region and images, and track it: by the owner, outside a pause.
 
         What is known already is left alone. Raises AllocationFailed, and then nothing is mirrored
         that was not before.
@@ -183,12 +183,12 @@ class Mirror:
             self._uncopied.add(written)
 
     def prepare(self, image: int, pages_goal: int) -> None:
-        """Do all that can be done before the owner stands still: level, and pre-copy if it helps."""
+        """Do all that can be done before the owner stands still: level, then pre-copy."""
         self.level(image)
         self.precopy(image, pages_goal)
 
     def level(self, image: int) -> None:
-        """Begin to fill `image`: stamp it FILLING, and make it equal to the current one beyond A."""
+        """Begin to fill `image`: stamp it FILLING, then make it equal to C in all pages but A."""
         with self._lock:
             if self._filling != NONE or image == self.current:
                 raise ValueError(f"image {image} cannot be filled now")
@@ -206,7 +206,7 @@ class Mirror:
         self._levelled_pages = pages.size
 
     def precopy(self, image: int, pages_goal: int) -> None:
-        """Copy written pages while the owner writes on, until about `pages_goal` are left to the cut.
+        """Copy written pages while the owner writes on, until about `pages_goal` are left.
 
         Ends, too, when rounds stop getting smaller: the owner then writes as fast as we copy.
         """
@@ -230,7 +230,7 @@ class Mirror:
             previous = taken.size
 
     def cut(self, image: int, sequence: int, history: int) -> SyncRecord | None:
-        """Make `image` equal to the region, which stands still, and stamp it; not current before commit.
+        """Make `image` equal to the region, which stands still, and stamp it COMPLETE.
 
         None when nothing was written since the current image was cut: that one shows this instant
         as well, and `image` stays prepared.

@@ -1,4 +1,4 @@
-"""A set of page numbers whose operations cost what their members number, not what the region measures.
+"""A set of page numbers whose operations cost what its members number, whatever the region's size.
 
 A byte a page says who is a member, and a list holds the members in the order they came. A region's
 address space may be far larger than its memory, so nothing here ever walks the bytes.
@@ -40,7 +40,7 @@ class PageSet:
         self._count = exclude(self._members, self._listed, self._count, pages)
 
     def clear(self) -> None:
-        self._count = exclude(self._members, self._listed, self._count, self.pages())
+        self._count = exclude(self._members, self._listed, self._count, self._listed[: self._count])
 
     def without(self, other: PageSet) -> Pages:
         """Members that `other` lacks, ascending."""

@@ -79,7 +79,7 @@ def entry_of(words: Words, x: int, row: int) -> int:
 
 @kernel
 def is_before(words: Words, entry: int, key: int, count: int, equal: int) -> bool:
-    """Whether the first `count` words at `entry` come before those at `key`; equal ones: `equal`."""
+    """Whether `count` words at `entry` come before those at `key`; when they are equal: `equal`."""
     for i in range(count):
         if words[entry + i] != words[key + i]:
             less: bool = words[entry + i] < words[key + i]

@@ -39,7 +39,7 @@ from diptych.store.words import (
 
 LOW_HALF = np.uint64(0xFFFFFFFF)
 NOT_NEGATIVE = np.uint64(0x7FFFFFFFFFFFFFFF)
-# Odd numbers below 2^32 without a pattern: the fractional parts of the square roots of 2, 3, 5 and 7.
+# Odd numbers without a pattern: 32 bits of the fractional parts of square roots of 2, 3, 5, 7.
 FACTOR_A = np.uint64(0x6A09E667)
 FACTOR_B = np.uint64(0xBB67AE85)
 FACTOR_C = np.uint64(0x3C6EF373)

@@ -58,7 +58,7 @@ def mark(words: Words) -> int:
 
 @kernel
 def rollback(words: Words, mark: int) -> int:
-    """Write the recorded words back, newest first, until the log is `mark` words long; returns 0."""
+    """Write recorded words back, newest first, until the log is `mark` words long; returns 0."""
     scratch = words[SCRATCH]
     top = words[scratch + S_UNDO_TOP]
     while top > mark:

@@ -1,0 +1,107 @@
+"""When a sync is due: a decision on numbers alone, so that it can be tested without time or memory.
+
+Three limits, in their order of sacrifice. A pause longer than `max_pause_ms` is prevented first (by
+pre-copying, see `pages_goal`), then more of the writer's time than `max_duty` (by waiting), and
+what gives way is staleness. Duty is a token bucket with room for one sync: a sync may start when
+the ones before it are paid for, so an idle server syncs at once and a saturated one in its turn.
+
+A sync costs the writer its pause and, later, a fault at the first write to each page that it
+protected again. Work of the helper thread costs it nothing here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diptych.memory.tracking import Preference
+
+FAULT_NS = 1300  # the first write to a page after it was taken
+COPY_NS = 1000  # of a page, until measured here
+PAGES_GOAL_MIN = 64
+_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSettings:
+    """How often the mirror is renewed, and what that may cost."""
+
+    interval_ms: float = 10.0  # from one sync to the next while transactions write
+    max_duty: float = 0.10  # share of the writer's time that syncs may take
+    max_pause_ms: float = 5.0  # longest stop that one sync should cause
+    max_pin_ms: float = 1000.0  # how long holders may keep every image from being filled
+    images: int = 3
+    tracker: Preference = "auto"
+    directory: Path | None = None  # where images are files; memory without a name otherwise
+
+    def __post_init__(self) -> None:
+        if self.interval_ms < 0 or self.max_pause_ms <= 0 or self.max_pin_ms <= 0:
+            raise ValueError("interval_ms, max_pause_ms and max_pin_ms are times, in milliseconds")
+        if not 0 < self.max_duty <= 1:
+            raise ValueError("max_duty is a share: above 0, at most 1")
+        if self.images < 2:
+            raise ValueError("a mirror needs two images: one to read, one to fill")
+        if self.tracker not in ("auto", "kernel", "compare"):
+            raise ValueError("tracker is auto, kernel or compare")
+
+
+class SyncPolicy:
+    """Keeps account of what syncs cost. All times are nanoseconds of one monotonic clock."""
+
+    def __init__(self, settings: SyncSettings, now_ns: int) -> None:
+        self._settings = settings
+        self._balance_ns = 0.0
+        self._balance_at_ns = now_ns
+        self._next_ns = now_ns
+        self._copy_ns = float(COPY_NS)
+        self._scan_ns = 0.0
+        self._epoch_pages = 0
+        self._epoch_transactions = 1
+
+    def delay_ns(self, now_ns: int, *, demanded: bool) -> int:
+        """How long a sync has to wait yet; 0: it may start. A demanded one ignores the interval."""
+        owed_ns = -self._balance(now_ns)
+        wait_ns = owed_ns / self._settings.max_duty if owed_ns > 0 else 0
+        if not demanded:
+            wait_ns = max(wait_ns, self._next_ns - now_ns)
+        return max(0, round(wait_ns))
+
+    def began(self, now_ns: int) -> None:
+        """A cut begins: the interval runs from here."""
+        self._next_ns = now_ns + round(self._settings.interval_ms * _MS)
+
+    def spent(self, now_ns: int, writer_ns: int, taken_pages: int = 0) -> int:
+        """The writer was kept from its work for `writer_ns`, and will fault on `taken_pages`."""
+        cost_ns = writer_ns + FAULT_NS * taken_pages
+        self._balance_ns = self._balance(now_ns) - cost_ns
+        self._balance_at_ns = now_ns
+        return cost_ns
+
+    def measured(self, pages: int, scan_ns: int, copy_ns: int) -> None:
+        """What one pause was made of; later pauses are planned by it."""
+        self._scan_ns += 0.2 * (scan_ns - self._scan_ns)
+        if pages >= PAGES_GOAL_MIN:
+            self._copy_ns += 0.2 * (copy_ns / pages - self._copy_ns)
+
+    def epoch(self, pages: int, transactions: int) -> None:
+        """So many different pages were written between one image and the next."""
+        self._epoch_pages = pages
+        self._epoch_transactions = max(1, transactions)
+
+    @property
+    def pages_goal(self) -> int:
+        """How many pages a pause of `max_pause_ms` can copy."""
+        room_ns = self._settings.max_pause_ms * _MS - self._scan_ns
+        return max(PAGES_GOAL_MIN, int(room_ns / max(1.0, self._copy_ns)))
+
+    def expected_pages(self, transactions: int) -> int:
+        """A guess at how many pages so many transactions wrote: not below the last epoch's.
+
+        Too high a guess costs a round of pre-copying; too low a guess, a long pause.
+        """
+        share = transactions / self._epoch_transactions
+        return round(self._epoch_pages * max(1.0, share))
+
+    def _balance(self, now_ns: int) -> float:
+        earned_ns = (now_ns - self._balance_at_ns) * self._settings.max_duty
+        return min(0.0, self._balance_ns + earned_ns)

@@ -1,0 +1,177 @@
+"""A region laid out by hand in a plain array, for tests of the store's kernels.
+
+Knows `store.words` alone, so that these tests depend neither on the layout of real regions nor on
+mapped memory. Ranges are packed without regard to pages, with a guard word between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diptych.memory.layout import Words
+from diptych.store import words as at
+
+GUARD = 0x5AFE5AFE5AFE
+SEED_FOR_TESTS = 0x1234_5678_9ABC_DEF0
+INT, TEXT, FLOAT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """An index over value words `values`; `kinds` are X_TEXT's, all INT when left out."""
+
+    values: Sequence[int]
+    unique: bool = False
+    kinds: Sequence[int] = ()
+    nodes: int = 64
+    nodes_allocated: int | None = None
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """A table of `values` value words; `interleaved` lays them out as rows and not as columns."""
+
+    values: int
+    keys: Sequence[int] = (0,)
+    auto: bool = False
+    capacity: int = 1000
+    allocated: int | None = None
+    interleaved: bool = False
+    indexes: Sequence[IndexPlan] = ()
+
+
+@dataclass
+class StoreRegion:
+    """The words of a region and its scratch, and where its tables' descriptors are."""
+
+    words: Words
+    scratch: int
+    tables: list[int]
+    guards: list[int] = field(default_factory=list)
+
+    def argue(self, *values: int, first: int = 0) -> None:
+        """Set argument words."""
+        start = self.scratch + at.S_ARGUMENT + first
+        self.words[start : start + len(values)] = values
+
+    def index(self, t: int, i: int) -> int:
+        return t + at.T_INDEX + i * at.INDEX_WORDS
+
+    def state(self, t: int, word: int) -> int:
+        return int(self.words[self.words[t + at.T_STATE] + word])
+
+    def index_state(self, x: int, word: int) -> int:
+        return int(self.words[self.words[x + at.X_STATE] + word])
+
+    def value(self, t: int, row: int, value: int) -> int:
+        start = self.words[t + at.T_BASE + value]
+        return int(self.words[start + row * self.words[t + at.T_STRIDE + value]])
+
+    def values(self, t: int, row: int) -> tuple[int, ...]:
+        return tuple(self.value(t, row, v) for v in range(int(self.words[t + at.T_VALUES])))
+
+    def begin(self, sequence: int) -> None:
+        """Start a transaction: commit the one before."""
+        self.words[self.scratch + at.S_UNDO_TOP] = 0
+        self.words[at.SEQUENCE] = sequence
+
+    @property
+    def fault(self) -> int:
+        return int(self.words[self.scratch + at.S_FAULT])
+
+    @property
+    def undo_top(self) -> int:
+        return int(self.words[self.scratch + at.S_UNDO_TOP])
+
+    def limit_undo(self, words: int) -> None:
+        self.words[self.scratch + at.S_UNDO_LIMIT] = words
+
+    def data(self) -> bytes:
+        """All bytes of the region, without the scratch."""
+        return self.words[: self.scratch].tobytes()
+
+    def guards_hold(self) -> bool:
+        return all(self.words[guard] == GUARD for guard in self.guards)
+
+
+def lay_out(*plans: TablePlan, undo_words: int = 1 << 16) -> StoreRegion:
+    """A region of empty tables, all of their memory allocated unless a plan says less."""
+    position = at.PAGE_WORDS * 2
+    states = position
+    position += at.STATE_WORDS * sum(1 + len(plan.indexes) for plan in plans)
+    tables: list[int] = []
+    for _ in plans:
+        tables.append(position)
+        position += at.PAGE_WORDS
+    settings: dict[int, int] = {}
+    guards: list[int] = []
+
+    def take(count: int) -> int:
+        nonlocal position
+        start = position
+        guards.append(start + count)
+        position = start + count + 1
+        return start
+
+    for plan, t in zip(plans, tables, strict=True):
+        settings |= _describe_table(plan, t, states, take)
+        states += at.STATE_WORDS
+        for i, index in enumerate(plan.indexes):
+            x = t + at.T_INDEX + i * at.INDEX_WORDS
+            settings |= _describe_index(index, x, t, states)
+            settings[x + at.X_NODES] = take(index.nodes * at.NODE_WORDS)
+            states += at.STATE_WORDS
+    words = np.zeros(position + at.S_UNDO + undo_words + 1, np.int64)
+    for where, value in settings.items():
+        words[where] = value
+    guards.append(len(words) - 1)
+    words[guards] = GUARD
+    words[at.SCRATCH] = position
+    words[at.SEED] = SEED_FOR_TESTS
+    words[at.SEQUENCE] = 1
+    words[position + at.S_UNDO_LIMIT] = undo_words
+    return StoreRegion(words, position, tables, guards)
+
+
+def _describe_table(plan: TablePlan, t: int, state: int, take) -> dict[int, int]:
+    buckets = max(8, plan.capacity)
+    settings = {
+        t + at.T_STATE: state,
+        state + at.BUCKET_COUNT: 8,
+        t + at.T_CAPACITY: plan.capacity,
+        t + at.T_ALLOCATED: plan.capacity if plan.allocated is None else plan.allocated,
+        t + at.T_VALUES: plan.values,
+        t + at.T_KEYS: len(plan.keys),
+        t + at.T_AUTO: int(plan.auto),
+        t + at.T_INDEXES: len(plan.indexes),
+        t + at.T_LIVE: take(plan.capacity),
+        t + at.T_NEXT: take(plan.capacity),
+        t + at.T_BUCKETS: take(buckets),
+    }
+    for i, value in enumerate(plan.keys):
+        settings[t + at.T_KEY_VALUE + i] = value
+    block = take(plan.capacity * plan.values) if plan.interleaved else 0
+    for value in range(plan.values):
+        base = block + value if plan.interleaved else take(plan.capacity)
+        settings[t + at.T_BASE + value] = base
+        settings[t + at.T_STRIDE + value] = plan.values if plan.interleaved else 1
+    return settings
+
+
+def _describe_index(index: IndexPlan, x: int, t: int, state: int) -> dict[int, int]:
+    allocated = index.nodes if index.nodes_allocated is None else index.nodes_allocated
+    settings = {
+        x + at.X_STATE: state,
+        x + at.X_TABLE: t,
+        x + at.X_KEYS: len(index.values),
+        x + at.X_UNIQUE: int(index.unique),
+        x + at.X_NODES_MAX: index.nodes,
+        x + at.X_NODES_ALLOCATED: allocated,
+    }
+    for i, value in enumerate(index.values):
+        settings[x + at.X_VALUE + i] = value
+        settings[x + at.X_TEXT + i] = index.kinds[i] if index.kinds else INT
+    return settings
