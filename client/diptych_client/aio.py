@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from math import inf
@@ -353,8 +354,8 @@ class AsyncClient:
     ) -> list[Any]:
         """One call for each tuple of arguments, pipelined; results in the same order.
 
-        An error of one call stands in its place. The timeout is each call's own, from when it
-        is sent. Raises UnknownOperation, and the error of a first connection that fails.
+        An error of one call stands in its place. The timeout is each call's own, from when its
+        turn comes. Raises UnknownOperation, and the error of a first connection that fails.
         """
         name = name_of(operation)
         link = self._link
@@ -370,7 +371,7 @@ class AsyncClient:
                 if len(flying) >= window:
                     results.append(await self._outcome_of(flying.popleft()))
                 try:
-                    flying.append(self._start(name, each, {}))
+                    flying.append(self._start(name, each, {}, link.deadline(self._timeout_s)))
                 except DiptychError as error:
                     flying.append(error)
             while flying:
@@ -388,22 +389,25 @@ class AsyncClient:
 
     async def ping(self) -> float:
         """Milliseconds to the server and back, past no transaction and no query."""
-        started = asyncio.get_running_loop().time()
+        # Not the loop's clock, which counts whole milliseconds in some loops.
+        started = time.monotonic()
         await self._ask(Kind.PING)
-        return (self._link.loop.time() - started) * 1000
+        return (time.monotonic() - started) * 1000
 
-    def _start(self, name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Call:
+    def _start(
+        self, name: str, arguments: Sequence[Any], named: Mapping[str, Any], deadline: float
+    ) -> Call:
         link = self._link
         operation = link.core.operation(name)
         payload = operation.encode(arguments, named)
-        deadline = link.deadline(self._timeout_s)
         return link.submit(operation.kind, operation, payload, deadline, self._fresh)
 
     async def _run(self, name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Call:
         link = self._link
+        deadline = link.deadline(self._timeout_s)
         if link.core.operations is None:
-            await link.connect(link.deadline(self._timeout_s))
-        return await link.finish(self._start(name, arguments, named))
+            await link.connect(deadline)
+        return await link.finish(self._start(name, arguments, named, deadline))
 
     async def _ask(self, kind: Kind) -> Call:
         link = self._link

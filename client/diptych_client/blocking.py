@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 
 class _Link:
-    """The connection shared by a client and its views. All but `core`'s plain facts needs `turn`."""
+    """The connection shared by a client and its views; used by who has its `turn`."""
 
     def __init__(self, address: str, core: Core) -> None:
         self.address = address
@@ -57,7 +57,9 @@ class _Link:
         if not self._lock.acquire(timeout=wait_s):
             raise TimedOut(f"not sent in time to {self.address}: other threads are calling")
         try:
-            if self.core.operations is None and self.core.state is not State.CLOSED:
+            if self.core.state is State.CLOSED:
+                raise Disconnected("this client is closed")
+            if self.core.operations is None:
                 self._first_connection(deadline)
             yield
         finally:
@@ -84,8 +86,8 @@ class _Link:
     def catch_up(self) -> None:
         """Take in what came while nobody was calling, an ended connection above all: what is sent
         into one would have an unknown outcome."""
-        if self._socket is not None:
-            self._exchange(0, only_read=True)
+        while self._socket is not None and self._exchange(0, only_read=True):
+            continue
 
     def close(self) -> None:
         with self._lock:
@@ -135,8 +137,11 @@ class _Link:
             raise
         return None if self._socket is not None else self._trouble
 
-    def _exchange(self, timeout_s: float, *, only_read: bool = False) -> None:
-        """Write what may be written, wait at most `timeout_s` to read, and read once."""
+    def _exchange(self, timeout_s: float, *, only_read: bool = False) -> bool:
+        """Write what may be written, wait at most `timeout_s` to read, and read once.
+
+        Returns whether something was read.
+        """
         assert self._socket is not None
         assert self._selector is not None
         try:
@@ -148,8 +153,10 @@ class _Link:
             for _, events in self._selector.select(None if timeout_s == inf else timeout_s):
                 if events & selectors.EVENT_READ:
                     self._read()
+                    return True
         except (OSError, DiptychError) as error:
             self._drop(error)
+        return False
 
     def _write(self) -> None:
         if not self._outgoing:
@@ -225,8 +232,7 @@ class Client:
     def connect(self) -> None:
         """Connect now rather than with the first call. Raises Disconnected, Forbidden and so on."""
         with self._link.turn(self._deadline()):
-            if self._link.core.state is State.CLOSED:
-                raise Disconnected("this client is closed")
+            return
 
     def close(self) -> None:
         """Close the connection, for all views of it, after the call another thread may be in."""
@@ -278,8 +284,8 @@ class Client:
     ) -> list[Any]:
         """One call for each tuple of arguments, pipelined; results in the same order.
 
-        An error of one call stands in its place. The timeout is each call's own, from when it
-        is sent. Other threads wait for the whole of it. Raises UnknownOperation, and the error
+        An error of one call stands in its place. The timeout is each call's own, from when its
+        turn comes. Other threads wait for the whole of it. Raises UnknownOperation, and the error
         of a first connection that fails.
         """
         name = name_of(operation)

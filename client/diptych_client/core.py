@@ -266,7 +266,7 @@ class Core:
                 sequence = context = 0
                 if call.kind == _TRANSACTION:
                     context = self.session
-                elif call.kind == _QUERY and call.fresh and self.sequence:
+                elif call.kind == _QUERY and call.fresh and self.history and self.sequence:
                     sequence, context = self.sequence, self.history
                 number = 0 if call.operation is None else call.operation.number
                 payload = call.payload
@@ -363,9 +363,9 @@ class Core:
         """State and counts, for __repr__."""
         app = f"{self.app} at " if self.app else ""
         return (
-            f"{app}{self.address}: {self.state.value},"
-            f" {self.transactions.in_flight} transactions and"
-            f" {self.queries.in_flight} queries in flight, {self.waiting_count} waiting"
+            f"{app}{self.address}: {self.state.value};"
+            f" in flight: transactions {self.transactions.in_flight},"
+            f" queries {self.queries.in_flight}; waiting: {self.waiting_count}"
         )
 
     # --- frames

@@ -1,10 +1,10 @@
 """Plays a recorded market day: `python -m exchange.tape [FILE]`.
 
-The format is Bitstamp's: a line of CSV an event (`id`, two timestamps in ms, `price` in USD with two
-decimals, `volume` still open in 1e-8 BTC, `action`, `direction`), plain or compressed as .xz. A
+The format is Bitstamp's: a line of CSV an event (`id`, two timestamps in ms, `price` in USD with
+two decimals, `volume` still open in 1e-8 BTC, `action`, `direction`), plain or compressed as .xz. A
 created order becomes a limit order, a deletion with volume left a cancel. A change, or a deletion
-with nothing left, was a fill: our own matching makes those, so no call is made. Orders of before the
-file began are unknown. Everything is accounted for, and the sums are checked.
+with nothing left, was a fill: our own matching makes those, so no call is made. Orders of before
+the file began are unknown. Everything is accounted for, and the sums are checked.
 
 Units: a price is cents, a quantity 1e-8 BTC, and cash therefore 1e-10 USD; all fit in 64 bits.
 Orders are dealt out to accounts by their number, each with money and coins for a day's trading.
@@ -94,13 +94,16 @@ def tape_setup() -> Iterator[Call]:
 
 
 async def run_setup(client: AsyncClient, calls: Iterable[Call]) -> None:
-    """Make the calls, whose order matters by operation alone. Errors: the first that any ends with."""
+    """Make the calls, one operation after another. What exists already stays as it is.
+
+    Errors: the first that any ends with.
+    """
     by_operation: dict[str, list[tuple[Any, ...]]] = {}
     for operation, arguments in calls:
         by_operation.setdefault(operation, []).append(arguments)
     for operation, arguments_list in by_operation.items():
         for result in await client.call_many(operation, arguments_list):
-            if isinstance(result, DiptychError):
+            if isinstance(result, DiptychError) and not result.code.endswith("_exists"):
                 raise result
 
 

@@ -1,6 +1,6 @@
 """What a user imports to declare an application: tables, transactions, queries.
 
-Declarations only: an `App` collects them and checks them while the application's module is imported,
+Declarations only: an `App` collects and checks them while the application's module is imported,
 with errors that name the place. Nothing here touches memory, and neither numpy nor Numba is
 imported. Decorators return what they decorate unchanged, so handlers can be called, tested and
 stepped into as the plain functions that they are.
@@ -10,20 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
-import typing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin, overload
 
+import diptych_client
 from diptych import declarations
 from diptych.errors import DeclarationError, did_you_mean
 from diptych.rejections import rejection_codes
-from diptych.schema import MISSING, Between, IndexMark, Items, Key, Reference, Scaled
-from diptych.schema import TableSpec, Text, ValueType, value_type
-import diptych_client
+from diptych.schema import (
+    MISSING,
+    Between,
+    IndexMark,
+    Items,
+    Key,
+    Reference,
+    Scaled,
+    TableSpec,
+    Text,
+    ValueType,
+    plain_default,
+    type_hints,
+    value_type,
+)
 
 if TYPE_CHECKING:
     from diptych.testing import Bench
@@ -90,7 +100,7 @@ class Db:
 
 
 def key(*, auto: bool = False) -> Any:
-    """Mark a column as the key, or as part of a composite key. `auto`: the table counts by itself."""
+    """Mark a column as the key, or as part of a composite key. `auto`: the table counts it up."""
     return Key(auto)
 
 
@@ -140,7 +150,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """A transaction or a query, as hello describes it. `number` is its place in `App.operations`."""
+    """A transaction or a query, as hello describes it. `number`: its place in `App.operations`."""
 
     name: str
     number: int
@@ -160,7 +170,7 @@ class Operation:
             "kind": self.kind,
             "parameters": [
                 {"name": p.name, "type": p.value.describe()}
-                | ({} if p.default is MISSING else {"default": _plain(p.default)})
+                | ({} if p.default is MISSING else {"default": plain_default(p.default, p.name)})
                 for p in self.parameters
             ],
             "result": self.result.describe(),
@@ -192,7 +202,7 @@ class App:
     def table(self, cls: C, /) -> C: ...
     @overload
     def table(self, *, capacity: int = ...) -> Callable[[C], C]: ...
-    def table(self, cls: Any = None, /, *, capacity: int = CAPACITY_DEFAULT) -> Any:
+    def table(self, cls: Any = None, *, capacity: int = CAPACITY_DEFAULT) -> Any:
         """Declare a table. `capacity` is its most rows; memory is taken as rows come."""
 
         def declare(record: C) -> C:
@@ -206,7 +216,7 @@ class App:
     def transaction(self, function: F, /) -> F: ...
     @overload
     def transaction(self, *, compiled: bool = ...) -> Callable[[F], F]: ...
-    def transaction(self, function: Any = None, /, *, compiled: bool | None = None) -> Any:
+    def transaction(self, function: Any = None, *, compiled: bool | None = None) -> Any:
         """Declare a handler that changes data. Any exception in it undoes all that it wrote."""
         return self._operation("transaction", function, compiled)
 
@@ -214,19 +224,25 @@ class App:
     def query(self, function: F, /) -> F: ...
     @overload
     def query(self, *, compiled: bool = ...) -> Callable[[F], F]: ...
-    def query(self, function: Any = None, /, *, compiled: bool | None = None) -> Any:
+    def query(self, function: Any = None, *, compiled: bool | None = None) -> Any:
         """Declare a handler that reads. It runs on a mirror and can't change anything."""
         return self._operation("query", function, compiled)
 
     def setup(self, function: F, /) -> F:
         """Declare what runs once, as the first transaction of an empty server."""
+        where = _place(function)
         if self.setup_function is not None:
-            raise DeclarationError(f"{_place(function)}: the app has a setup already")
+            raise DeclarationError(f"{where}: the app has a setup already")
+        if self._parameters(function, where):
+            raise DeclarationError(f"{where}: a setup takes the db alone")
         self.setup_function = function
         return function
 
     def invariant(self, function: F, /) -> F:
         """Declare what must be true between transactions: `(db) -> bool`, read-only."""
+        where = _place(function)
+        if self._parameters(function, where):
+            raise DeclarationError(f"{where}: an invariant takes the db alone")
         self.invariants.append(function)
         return function
 
@@ -242,7 +258,7 @@ class App:
     def fingerprint(self) -> bytes:
         """16 bytes that change with the schema or with any operation's description."""
         told = [self.name, [t.describe() for t in self.tables.values()], self.describe()]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()[:16]
+        return hashlib.sha256(repr(told).encode()).digest()[:16]
 
     def describe(self) -> list[dict[str, Any]]:
         return [operation.describe() for operation in self.operations]
@@ -275,26 +291,31 @@ class App:
     def _describe_operation(
         self, kind: Literal["transaction", "query"], handler: Any, compiled: bool | None
     ) -> Operation:
-        name, where = handler.__name__, _place(handler)
-        if name in diptych_client.RESERVED_NAMES or name.startswith("_"):
+        where = _place(handler)
+        given = self._parameters(handler, where)
+        name = handler.__name__
+        if name in diptych_client.RESERVED_NAMES or name[0] in "_<":
             raise DeclarationError(f"{where}: an operation can't be called {name!r}")
         if any(name == operation.name for operation in self.operations):
             raise DeclarationError(f"{where}: there is an operation {name!r} already")
-        hints = typing.get_type_hints(handler, include_extras=True)
-        given = list(inspect.signature(handler).parameters.values())
-        if not given:
-            raise DeclarationError(f"{where}: a handler's first parameter is the db")
-        self._check_db(hints.get(given[0].name), where)
+        hints = type_hints(handler, where)
         parameters = []
-        for parameter in given[1:]:
+        for parameter in given:
+            here = f"{where}, parameter {parameter.name}"
             if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
-                raise DeclarationError(f"{where}: {parameter} must be a plain parameter")
+                raise DeclarationError(f"{here}: must be a plain parameter")
             if parameter.name not in hints:
-                raise DeclarationError(f"{where}: parameter {parameter.name!r} needs an annotation")
-            value = value_type(hints[parameter.name], f"{where}, parameter {parameter.name}")
+                raise DeclarationError(f"{here}: needs an annotation")
+            value = value_type(hints[parameter.name], here)
             default = MISSING if parameter.default is parameter.empty else parameter.default
+            if default is not MISSING:
+                plain_default(default, here)
             parameters.append(Parameter(parameter.name, value, default))
-        result = value_type(hints.get("return", Any), f"{where}, result")
+        # Rows can be results: they are sent as records of their columns.
+        records = {
+            spec.record: tuple((column.name, column.value) for column in spec.columns)
+            for spec in self.tables.values()
+        }
         return Operation(
             name=name,
             number=len(self.operations),
@@ -302,27 +323,40 @@ class App:
             function=handler,
             compiled=self.compiled if compiled is None else compiled,
             parameters=tuple(parameters),
-            result=result,
+            result=value_type(hints.get("return", Any), f"{where}, result", records),
             codes=rejection_codes(handler),
             doc=inspect.getdoc(handler) or "",
         )
 
-    def _check_db(self, annotation: Any, where: str) -> None:
+    def _parameters(self, function: Any, where: str) -> list[inspect.Parameter]:
+        """A handler's parameters after the db, which is checked."""
+        if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
+            raise DeclarationError(f"{where}: a handler is a plain function, without async")
+        given = list(inspect.signature(function).parameters.values())
+        annotation = type_hints(function, where).get(given[0].name, Any) if given else None
+        if annotation is not Any and not (
+            isinstance(annotation, type) and issubclass(annotation, Db)
+        ):
+            raise DeclarationError(f"{where}: a handler's first parameter is the db: Db")
+        if annotation is not Any:
+            self._check_db(annotation, where)
+        return given[1:]
+
+    def _check_db(self, annotation: type[Db], where: str) -> None:
         """Names in a typed `Db` are compared with the tables, so that they can't drift apart."""
-        if not (isinstance(annotation, type) and issubclass(annotation, Db)):
-            return
-        for name in set(annotation.__annotations__) - set(Db.__annotations__):
+        for name, hint in type_hints(annotation, where).items():
+            if name in Db.__annotations__:
+                continue
             if name not in self.tables:
                 raise DeclarationError(
                     f"{where}: {annotation.__name__} names a table {name!r} that the app "
                     f"does not have{did_you_mean(name, self.tables)}"
                 )
-
-
-def _plain(default: Any) -> Any:
-    if isinstance(default, IntEnum):
-        return int(default)
-    return list(default) if isinstance(default, tuple) else default
+            record = self.tables[name].record
+            if get_origin(hint) is Table and get_args(hint)[0] not in (record, Any):
+                raise DeclarationError(
+                    f"{where}: {annotation.__name__}.{name} must be Table[{record.__name__}]"
+                )
 
 
 def _place(function: Any) -> str:

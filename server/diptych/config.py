@@ -1,9 +1,10 @@
 """What can be configured, its defaults, and where a value comes from.
 
-A setting comes from a TOML file, is overridden by an environment variable (`DIPTYCH_SYNC_INTERVAL_MS`)
-and that by a flag or keyword (`--interval-ms`, `interval_ms=`). The dataclasses below are the whole list:
-names, units, bounds and help are read from them, by this module, by `diptych serve --help` and by
-`running()`. A name that is not there is refused, with the nearest one that is.
+A setting comes from a TOML file, is overridden by an environment variable
+(`DIPTYCH_SYNC_INTERVAL_MS`) and that by a flag or keyword (`--interval-ms`, `interval_ms=`). The
+dataclasses below are the whole list: names, units, bounds and help are read from them, by this
+module, by `diptych serve --help` and by `running()`. A name that is not there is refused, with the
+nearest one that is.
 
 Used by serving and commands; imports no numpy. Errors: ConfigurationError, which names the source.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.errors import ConfigurationError, did_you_mean
-from diptych_client.protocol import FRAME_BYTES_DEFAULT, RESULT_BYTES_DEFAULT
+from diptych_client.protocol import FRAME_BYTES_DEFAULT
 
 ENVIRONMENT_PREFIX = "DIPTYCH_"
 OTHER_VARIABLES = frozenset({"DIPTYCH_ADDRESS", "DIPTYCH_TOKEN"})
@@ -56,19 +57,18 @@ class Sync:
     tracker: str = setting(
         "auto", "how written pages are found", choices=("auto", "kernel", "compare")
     )
-    images_directory: Path | None = setting(None, "keep images in files here, not in memory")
+    images_directory: Path | None = setting(  # noqa: RUF009 - the default is immutable
+        None, "keep images in files here, not in memory"
+    )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what clients can make a server do. Past one: a typed error or a closed connection."""
+    """What clients can make a server do. Past a bound: a typed error or a closed connection."""
 
     connections: int = setting(1000, "clients connected at once", low=1, high=100_000)
     frame_bytes: int = setting(
         FRAME_BYTES_DEFAULT, "largest payload of a request", low=256, high=1 << 30
-    )
-    result_bytes: int = setting(
-        RESULT_BYTES_DEFAULT, "largest payload of a result", low=256, high=1 << 30
     )
     output_bytes: int = setting(
         64 << 20, "unread answers after which a client is dropped", low=1 << 16, high=1 << 34
@@ -76,9 +76,7 @@ class Limits:
     transactions_in_flight: int = setting(
         1024, "unanswered transactions of a connection", low=1, high=1 << 16
     )
-    queries_in_flight: int = setting(
-        256, "unanswered queries of a connection", low=1, high=1 << 16
-    )
+    queries_in_flight: int = setting(256, "unanswered queries of a connection", low=1, high=1 << 16)
     queries_waiting: int = setting(
         20_000, "unanswered queries of all connections", low=1, high=1 << 20
     )
@@ -197,8 +195,8 @@ def load(
 ) -> Settings:
     """Settings from a file, the environment and flags (or keywords), the later ones winning.
 
-    `flags`: by name without section; None counts as not given. `environment`: left out, the process's.
-    Errors: ConfigurationError.
+    `flags`: by name without section; None counts as not given. `environment`: left out, that
+    of the process. Errors: ConfigurationError.
     """
     values: dict[str, Any] = {}
     tables: dict[str, int] = {}

@@ -23,7 +23,7 @@ def rejection_codes(handler: Callable[..., Any]) -> tuple[str, ...]:
     waiting: list[Any] = [handler]
     while waiting:
         function = waiting.pop()
-        if function in seen or not isinstance(function, FunctionType):
+        if not isinstance(function, FunctionType) or function in seen:
             continue
         seen.add(function)
         try:
@@ -36,6 +36,10 @@ def rejection_codes(handler: Callable[..., Any]) -> tuple[str, ...]:
             called = function.__globals__.get(call.func.id)
             if called is Rejected and call.args and isinstance(call.args[0], ast.Constant):
                 codes.add(str(call.args[0].value))
-            elif getattr(called, "__module__", None) == function.__module__:
+            elif _package(called) == _package(function):
                 waiting.append(called)
     return tuple(sorted(codes))
+
+
+def _package(member: Any) -> str:
+    return str(getattr(member, "__module__", None)).partition(".")[0]

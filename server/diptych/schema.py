@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import typing
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from diptych.errors import DeclarationError
@@ -80,7 +81,11 @@ class IndexMark:
 
 @dataclass(frozen=True)
 class ValueType:
-    """One annotation, taken apart. `base` is int, float, bool, str, bytes, None, list, tuple, dict, Any or a class."""
+    """One annotation, taken apart.
+
+    `base` is int, float, bool, str, bytes, NoneType, list, tuple, dict, Any, or the class of an
+    enum or a record.
+    """
 
     base: Any
     optional: bool = False
@@ -89,6 +94,8 @@ class ValueType:
     between: Between | None = None
     items: Items | None = None
     arguments: tuple[ValueType, ...] = ()
+    repeated: bool = False
+    """Of a tuple: any number of items, all of the type `arguments[0]`."""
     fields: tuple[tuple[str, ValueType], ...] = ()
 
     @property
@@ -109,42 +116,124 @@ class ValueType:
         if self.is_record:
             return {"record": [self.base.__name__, [[n, t.describe()] for n, t in self.fields]]}
         inner = [argument.describe() for argument in self.arguments]
-        if self.base is list:
-            return {"list": inner[0] if inner else "any"}
-        if self.base is tuple:
-            return {"tuple": inner}
-        if self.base is dict:
-            return {"dict": inner or ["any", "any"]}
+        if self.base is list or self.repeated:
+            return {"list": inner[0]}
+        if self.base in (tuple, dict):
+            return {self.base.__name__: inner}
         plain = {int: "int", float: "float", bool: "bool", str: "str", bytes: "bytes"}
         return "none" if self.base is NoneType else plain.get(self.base, "any")
 
 
-def value_type(annotation: Any, where: str) -> ValueType:
-    """Take an annotation apart. `where` names it in errors."""
-    marks: dict[str, Any] = {}
-    if get_origin(annotation) is Annotated:
-        annotation, *extras = get_args(annotation)
-        for extra in extras:
-            for mark in (Text, Scaled, Between, Items):
-                if isinstance(extra, mark):
-                    marks[mark.__name__.lower()] = extra
-    origin = get_origin(annotation)
+Fields = tuple[tuple[str, ValueType], ...]
+NO_RECORDS: Mapping[Any, Fields] = MappingProxyType({})
+_MARKS = (Text, Scaled, Between, Items)
+
+
+def value_type(
+    annotation: Any, where: str, records: Mapping[Any, Fields] = NO_RECORDS
+) -> ValueType:
+    """Take an annotation apart. `where` names it in errors; `records` are table classes by fields.
+
+    Errors: DeclarationError for what can't be sent or stored.
+    """
+    while hasattr(annotation, "__supertype__"):  # a NewType
+        annotation = annotation.__supertype__
+    if type(annotation).__name__ == "TypeAliasType":  # Python 3.12's `type Price = ...`
+        annotation = annotation.__value__
+    origin, inner = get_origin(annotation) or annotation, get_args(annotation)
+    if origin is Annotated:
+        marks = {type(mark).__name__.lower(): mark for mark in inner[1:] if type(mark) in _MARKS}
+        value = replace(value_type(inner[0], where, records), **marks)
+        _check_marks(value, where)
+        return value
     if origin in (Union, UnionType):
-        parts = [part for part in get_args(annotation) if part is not NoneType]
-        if len(parts) != 1 or len(parts) == len(get_args(annotation)):
+        parts = [part for part in inner if part is not NoneType]
+        if len(parts) != 1 or len(parts) == len(inner):
             raise DeclarationError(f"{where}: a union may only be with None, not {annotation}")
-        inner = value_type(parts[0], where)
-        return ValueType(**{**inner.__dict__, **marks, "optional": True})
+        return replace(value_type(parts[0], where, records), optional=True)
     if origin in (list, tuple, dict):
-        arguments = tuple(value_type(a, where) for a in get_args(annotation) if a is not Ellipsis)
-        return ValueType(origin, arguments=arguments, **marks)
-    if annotation is None:
-        annotation = NoneType
+        return _container(origin, inner, where, records)
+    if annotation is None or annotation is NoneType:
+        return ValueType(NoneType)
+    if annotation in (int, float, bool, str, bytes, Any):
+        return ValueType(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, IntEnum):
+        return ValueType(annotation)
+    if isinstance(annotation, type) and annotation in records:
+        return ValueType(annotation, fields=records[annotation])
     if isinstance(annotation, type) and issubclass(annotation, tuple) and annotation is not tuple:
-        hints = typing.get_type_hints(annotation, include_extras=True)
-        fields = tuple((n, value_type(hints[n], f"{where}.{n}")) for n in hints)
-        return ValueType(annotation, fields=fields, **marks)
-    return ValueType(annotation, **marks)
+        hints = type_hints(annotation, where)
+        names = getattr(annotation, "_fields", ())
+        fields = [(n, value_type(hints.get(n, Any), f"{where}.{n}", records)) for n in names]
+        if fields:
+            return ValueType(annotation, fields=tuple(fields))
+    shown = getattr(annotation, "__name__", annotation)
+    raise DeclarationError(
+        f"{where}: {shown} can't be used here; there are int, float, bool, str, bytes, None, "
+        "IntEnum, NamedTuple, list, tuple and dict (a table's class as a result alone)"
+    )
+
+
+def type_hints(declared: Any, where: str) -> dict[str, Any]:
+    """Annotations with their marks. Errors: DeclarationError when a name in one is not known."""
+    try:
+        return typing.get_type_hints(declared, include_extras=True)
+    except Exception as error:  # an annotation is an expression: it can fail in any way
+        raise DeclarationError(f"{where}: an annotation can't be read: {error}") from None
+
+
+def plain_default(default: Any, where: str) -> Any:
+    """A default as a client would send it. Errors: DeclarationError."""
+    if default is None or isinstance(default, bool | float | str | bytes):
+        return default
+    if isinstance(default, int):
+        return int(default)
+    if isinstance(default, list | tuple):
+        return [plain_default(each, where) for each in default]
+    if isinstance(default, dict):
+        return {key: plain_default(each, where) for key, each in default.items()}
+    raise DeclarationError(f"{where}: a client can't send the default {default!r}")
+
+
+def _container(
+    base: Any, inner: tuple[Any, ...], where: str, records: Mapping[Any, Fields]
+) -> ValueType:
+    repeated = base is tuple and (not inner or inner[-1] is Ellipsis)
+    if not inner:
+        inner = (Any, Any) if base is dict else (Any,)
+    arguments = tuple(value_type(each, where, records) for each in inner if each is not Ellipsis)
+    return ValueType(base, arguments=arguments, repeated=repeated)
+
+
+def _check_marks(value: ValueType, where: str) -> None:
+    """Marks that say nothing about their type are mistakes."""
+    number = int if value.base is int else int | float
+    for mark, fits, meant in (
+        (value.text, value.base is str and _is_size(value.text), "str, of 1 byte or more"),
+        (value.scaled, value.base is int, "int"),
+        (
+            value.between,
+            value.base in (int, float) and _is_range(value.between, number),
+            "int or float, with bounds of that type in ascending order",
+        ),
+        (
+            value.items,
+            (value.base is list or value.repeated) and _is_range(value.items, int),
+            "list or tuple[X, ...], with sizes in ascending order",
+        ),
+    ):
+        if mark is not None and not fits:
+            raise DeclarationError(f"{where}: {type(mark).__name__.lower()}() is for {meant}")
+
+
+def _is_size(mark: Text | None) -> bool:
+    return mark is None or (isinstance(mark.size_bytes, int) and mark.size_bytes >= 1)
+
+
+def _is_range(mark: Between | Items | None, number: Any) -> bool:
+    if mark is None:
+        return True
+    return isinstance(mark.low, number) and isinstance(mark.high, number) and mark.low <= mark.high
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from diptych.app import App, Db
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.engine.queries import Queries
 from diptych.memory import PAGE_BYTES, Extent, Region, Stamp, write_stamp
-from diptych.memory.stamp import COMPLETE
+from diptych.memory.stamp import State
 from diptych.serving.local import Server, running
 from diptych.store.database import SCRATCH_BYTES
 from diptych_client.errors import Rejected, error_from
@@ -80,6 +80,7 @@ class Bench:
             setup=self._setup,
         )
         # Queries read the region itself here: with one thread there is nobody to hold up.
+        write_stamp(self._region, Stamp(State.COMPLETE, EPOCH, 0, 1, 0))
         reading = Region.attach(
             self._region.fd, size_bytes, scratch_bytes=SCRATCH_BYTES, writable=False
         )

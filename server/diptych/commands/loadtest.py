@@ -39,10 +39,9 @@ class _Weight(argparse.Action):
     """Gives the `--call` or `--query` before it a weight."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        last = getattr(namespace, "last_text", None)
-        if last is None:
+        if not hasattr(namespace, "last_text"):
             parser.error("--weight follows a --call or a --query")
-        last[1] = values
+        namespace.last_text[1] = values
 
 
 class _Text(argparse.Action):

@@ -23,12 +23,17 @@ SHOWN_CHARACTERS_MAX = 60
 def binder(operation: Operation) -> Callable[[list[Any]], list[Any]]:
     """The function that checks a call's arguments and fills in defaults. Errors: BadArguments."""
     parameters = operation.parameters
-    known: dict[str, Any] = {"INT_MIN": INT_MIN, "INT_MAX": INT_MAX}
+    known: dict[str, Any] = {}
     lines = []
     for i, parameter in enumerate(parameters):
         known[f"check_{i}"] = checker(parameter.value, parameter.name)
-        quick = _quick_test(parameter.value, f"a{i}")
-        lines.append(f"    {quick}a{i} = check_{i}(a{i})\n")
+        if parameter.value.is_enum and not parameter.value.optional:
+            known[f"members_{i}"] = {int(member): member for member in parameter.value.base}
+            lines.append(f"    m = members_{i}.get(a{i}) if type(a{i}) is int else None\n")
+            lines.append(f"    a{i} = check_{i}(a{i}) if m is None else m\n")
+        else:
+            quick = _quick_test(parameter.value, f"a{i}")
+            lines.append(f"    {quick}a{i} = check_{i}(a{i})\n")
     known["complete"] = _completer(operation)
     names = "".join(f"a{i}, " for i in range(len(parameters)))
     source = (
@@ -56,9 +61,13 @@ def _quick_test(value: ValueType, name: str) -> str:
     """Source of a test that lets the most common good values pass without a call."""
     if value.optional:
         return f"if {name} is not None: "
+    if value.base is bool:
+        return f"if {name} is not True and {name} is not False: "
     if value.base is int:
         low, high = _bounds(value)
-        return f"if type({name}) is not int or not {low} <= {name} <= {high}: "
+        # MessagePack holds nothing below 64 signed bits, so one comparison is enough there.
+        bounds = f"{low} <= {name} <= {high}" if low > INT_MIN else f"{name} <= {high}"
+        return f"if type({name}) is not int or not {bounds}: "
     if value.base is str and value.text is None:
         return f"if type({name}) is not str: "
     if value.base is str and value.text is not None:

@@ -14,15 +14,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from diptych.app import App, Operation
+from diptych.app import App
 from diptych.engine.arguments import binder
-from diptych.engine.results import failure, packed
+from diptych.engine.results import failure, packer
 from diptych.errors import OutOfMemory
 from diptych.memory import Extent, Region
 from diptych.store import layout as layouts
@@ -36,6 +37,7 @@ Grow = Callable[[Extent], None]
 Handler = Callable[..., Any]
 
 DEADLINE_CHECK_FRAMES = 8
+RESULT = int(Kind.RESULT)
 
 
 def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
@@ -68,10 +70,12 @@ class Engine:
         self._grow = grow
         self._now_ns = now_ns
         self._ints = self.db.space.ints
+        self._scratch = self.db.space.scratch
+        self._packed = packer()
         functions = handlers or {}
-        self._operations: dict[int, tuple[Operation, Handler, Callable[[list[Any]], list[Any]]]] = {
+        self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
             operation.number: (
-                operation,
+                operation.name,
                 functions.get(operation.name, operation.function),
                 binder(operation),
             )
@@ -146,7 +150,7 @@ class Engine:
     @contextmanager
     def transaction(self) -> Iterator[Database]:
         """A transaction as a block of code. It can't run again, so memory is given inside it."""
-        self._begin(self._clock())
+        self._begin()
         self.db.space.give_memory = self._give_memory
         try:
             yield self.db
@@ -160,8 +164,8 @@ class Engine:
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
         """Run one function as a transaction of its own: setup, tests, scripts. Raises what it raises."""
-        self._begin(self._clock())
-        return self._execute(function, arguments)
+        self._begin()
+        return self._execute(function, arguments, pack=lambda value: value)
 
     def run(
         self,
@@ -176,13 +180,18 @@ class Engine:
         Stops after the frame in which `deadline_ns` (monotonic) passes. Returns how many ran, and
         appends a reply for each, with the context of its request.
         """
-        offsets = starts[first : count + 1].tolist()
         data = memoryview(frames)
-        now = self._clock()
+        replies, ints, db = self.replies, self._ints, self.db
+        ints[at.NOW] = db.now = self._clock()
+        sequence = ints[at.SEQUENCE]
         ran = 0
-        for start, stop in zip(offsets, offsets[1:], strict=False):
-            self._begin(now)
-            self._answer(data, start, stop)
+        for start, stop in pairwise(starts[first : count + 1].tolist()):
+            sequence += 1
+            ints[at.SEQUENCE] = db.sequence = sequence
+            _, _, _, number, request, _, context = HEADER.unpack_from(data, start)
+            kind, payload = self._answer(number, data[start + HEADER_BYTES : stop])
+            replies += HEADER.pack(len(payload), kind, 0, number, request, sequence, context)
+            replies += payload
             ran += 1
             if not ran % DEADLINE_CHECK_FRAMES and time.monotonic_ns() >= deadline_ns:
                 break
@@ -199,48 +208,43 @@ class Engine:
         """Time of the transactions that begin now: it never goes back, whatever the host's clock does."""
         return max(self._now_ns(), self._ints[at.NOW])
 
-    def _begin(self, now: int) -> None:
+    def _begin(self) -> None:
         db, ints = self.db, self._ints
-        sequence = ints[at.SEQUENCE] + 1
-        ints[at.SEQUENCE] = sequence
-        ints[at.NOW] = now
-        db.sequence, db.now = sequence, now
+        ints[at.NOW] = db.now = self._clock()
+        ints[at.SEQUENCE] = db.sequence = ints[at.SEQUENCE] + 1
 
-    def _answer(self, data: memoryview, start: int, stop: int) -> None:
-        _, _, _, number, request, _, context = HEADER.unpack_from(data, start)
+    def _answer(self, number: int, payload: memoryview) -> tuple[int, bytes]:
+        """Run the transaction that a frame asks for; kind and payload of its reply."""
         name = "?"
         try:
             found = self._operations.get(number)
             if found is None:
                 raise self._unknown(number)
-            operation, function, bind = found
-            name = operation.name
+            name, function, bind = found
             try:
-                values = msgpack.unpackb(data[start + HEADER_BYTES : stop], strict_map_key=False)
+                values = msgpack.unpackb(payload, strict_map_key=False)
             except (ValueError, msgpack.UnpackException) as error:
                 raise BadArguments(f"the payload is not msgpack: {error}") from None
-            payload = self._execute(function, bind(values), pack=packed)
-            kind = int(Kind.RESULT)
+            answer = self._execute(function, bind(values), self._packed)
             self.committed += 1
+            return RESULT, answer
         except Exception as error:
-            kind, payload = failure(error, name)
+            kind, answer = failure(error, name)
             if kind == Kind.REJECTED:
                 self.rejected += 1
             else:
                 self.failed += 1
-        self.replies += HEADER.pack(
-            len(payload), kind, 0, number, request, self.db.sequence, context
-        )
-        self.replies += payload
+            return kind, answer
 
-    def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any] | None = None)
-    -> Any:
-        """Run and commit, or roll back and raise. `pack` turns the value into what is returned,
-        before the commit, so that a value which can't be sent undoes the transaction."""
+    def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any]) -> Any:
+        """Run and commit, or roll back and raise.
+
+        `pack` turns the value into what is returned, before the commit, so that a value which
+        can't be sent undoes the transaction.
+        """
         while True:
             try:
-                value = function(self.db, *arguments)
-                result = value if pack is None else pack(value)
+                result = pack(function(self.db, *arguments))
             except MemoryNeeded as needed:
                 self.db.rollback()
                 self._give_memory(needed.descriptor)
@@ -248,7 +252,7 @@ class Engine:
             except BaseException:
                 self.db.rollback()
                 raise
-            self.db.commit()
+            self._scratch[at.S_UNDO_TOP] = 0
             return result
 
     def _unknown(self, number: int) -> DiptychError:

@@ -1,4 +1,4 @@
-"""One thread that works beside the writer, a job at a time, and a descriptor that says when it is done.
+"""One thread that works beside the writer, and a descriptor that says when its job is done.
 
 Persistent, because starting a thread takes the interpreter lock at the worst moment. It is of use
 for jobs that spend their time in kernels or system calls, which leave the lock to the writer.

@@ -18,7 +18,7 @@ import msgpack
 
 from diptych.app import App, Operation
 from diptych.engine.arguments import binder
-from diptych.engine.results import failure, packed
+from diptych.engine.results import failure, packer
 from diptych.memory import Region
 from diptych.memory.stamp import read_stamp
 from diptych.store import layout as layouts
@@ -52,6 +52,7 @@ class Queries:
         self.app = app
         self.images = list(images)
         self.databases = [Database(layout, image, writable=False) for image in images]
+        self._packed = packer()
         self._operations: dict[int, tuple[Operation, Callable[[list[Any]], list[Any]]]] = {
             operation.number: (operation, binder(operation))
             for operation in app.operations
@@ -90,9 +91,7 @@ class Queries:
             raise ViewKept(reply)
         return reply
 
-    def _answer(
-        self, db: Database, number: int, payload: bytes | memoryview
-    ) -> tuple[int, bytes]:
+    def _answer(self, db: Database, number: int, payload: bytes | memoryview) -> tuple[int, bytes]:
         name = "?"
         try:
             found = self._operations.get(number)
@@ -104,7 +103,7 @@ class Queries:
                 values = msgpack.unpackb(payload, strict_map_key=False)
             except (ValueError, msgpack.UnpackException) as error:
                 raise BadArguments(f"the payload is not msgpack: {error}") from None
-            return Kind.RESULT, packed(operation.function(db, *bind(values)))
+            return Kind.RESULT, self._packed(operation.function(db, *bind(values)))
         except Exception as error:
             return failure(error, name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -16,7 +17,7 @@ import numpy as np
 
 from diptych.store.rowtypes import Row
 from diptych_client.errors import DiptychError, Rejected, ResultTooLarge, ServerError, payload_of
-from diptych_client.protocol import HEADER, Kind
+from diptych_client.protocol import Kind
 
 log = logging.getLogger("diptych.engine")
 
@@ -31,10 +32,14 @@ def plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         listed = value.tolist()
-        return [item.rstrip(b"\0").decode() for item in listed] if value.dtype.kind == "S" else
-        listed if isinstance(value, set | frozenset): return sorted(value) if hasattr(value,
-        "__iter__"): return list(value) raise TypeError(f"a result can't hold
-        {type(value).__name__}")
+        if value.dtype.kind == "S":
+            return [item.rstrip(b"\0").decode() for item in listed]
+        return listed
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if hasattr(value, "__iter__"):
+        return list(value)
+    raise TypeError(f"a result can't hold {type(value).__name__}")
 
 
 def row_columns(row_class: type[Row]) -> list[str]:
@@ -42,14 +47,22 @@ def row_columns(row_class: type[Row]) -> list[str]:
     return [name for name, member in vars(row_class).items() if isinstance(member, property)]
 
 
-def packed(value: Any) -> bytes:
-    """A result's payload. Errors: ResultTooLarge, TypeError, OverflowError, ValueError."""
-    payload: bytes = msgpack.packb(value, default=plain)
-    if len(payload) > RESULT_BYTES_MAX:
-        raise ResultTooLarge(
-            f"the result has {len(payload):,} bytes; {RESULT_BYTES_MAX:,} at most can be sent"
-        )
-    return payload
+def packer() -> Callable[[Any], bytes]:
+    """A function from a result to its payload, for one thread.
+
+    Errors: ResultTooLarge; TypeError, OverflowError, ValueError for what msgpack can't hold.
+    """
+    pack = msgpack.Packer(default=plain).pack
+
+    def packed(value: Any) -> bytes:
+        payload: bytes = pack(value)
+        if len(payload) > RESULT_BYTES_MAX:
+            raise ResultTooLarge(
+                f"the result has {len(payload):,} bytes; {RESULT_BYTES_MAX:,} at most can be sent"
+            )
+        return payload
+
+    return packed
 
 
 def failure(error: BaseException, operation: str) -> tuple[Kind, bytes]:
@@ -64,12 +77,9 @@ def failure(error: BaseException, operation: str) -> tuple[Kind, bytes]:
         return Kind.ERROR, msgpack.packb(payload_of(error))
     error_id = secrets.token_hex(4)
     log.error("error %s in %s", error_id, operation, exc_info=error)
-    told = ServerError(f"{operation} failed with {type(error).__name__}; see the server's log for
-    error {error_id}", error_id)  # fmt: skip return Kind.ERROR, msgpack.packb(payload_of(told))
-
-
-def frame(
-    kind: int, payload: bytes, operation: int, request: int, sequence: int, context: int
-) -> bytes:
-    """One reply frame."""
-    return HEADER.pack(len(payload), kind, 0, operation, request, sequence, context) + payload
+    told = ServerError(
+        f"{operation} failed with {type(error).__name__}; "
+        f"see the server's log for error {error_id}",
+        error_id,
+    )
+    return Kind.ERROR, msgpack.packb(payload_of(told))

@@ -63,10 +63,10 @@ class LoadConnection:
         self._results: Counters = np.zeros(cycle.count, np.int64)
         largest = int(np.diff(cycle.starts).max())
         self._out: npt.NDArray[np.uint8] = np.zeros(max(SEND_BYTES, largest), np.uint8)
-        self._out_view = memoryview(self._out)
+        self._out_view = self._out.data
         self._unsent = self._out_view[:0]
         self._in: npt.NDArray[np.uint8] = np.zeros(READ_BYTES, np.uint8)
-        self._in_view = memoryview(self._in)
+        self._in_view = self._in.data
         self._have = 0
 
     @property
@@ -186,7 +186,7 @@ class LoadConnection:
     def _grow_input(self, size_bytes: int) -> None:
         larger: npt.NDArray[np.uint8] = np.zeros(size_bytes, np.uint8)
         larger[: self._have] = self._in[: self._have]
-        self._in, self._in_view = larger, memoryview(larger)
+        self._in, self._in_view = larger, larger.data
         # Room in the list of refusals for a buffer full of bare headers.
         if size_bytes // HEADER_BYTES > len(self.tallies.refusals):
             self.tallies.refusals = np.zeros((size_bytes // HEADER_BYTES, 2), np.int64)

@@ -26,7 +26,7 @@ class OperationReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it. `late_calls`: due at the fixed rate, and never sent since the server fell behind."""
+    """All of it. `late_calls`: due at the fixed rate, not sent since the server fell behind."""
 
     seconds: float
     connections: int

@@ -100,7 +100,7 @@ class Wire:
 
     def _value(self, frame: Frame) -> Any:
         kind, _, _, _, _, payload = frame
-        value = msgpack.unpackb(payload, strict_map_key=False) if payload else None
+        value: Any = msgpack.unpackb(payload, strict_map_key=False) if payload else {}
         if kind in (Kind.RESULT, Kind.WELCOME):
             return value
         if kind == Kind.ERROR:

@@ -23,7 +23,8 @@ from diptych.memory.mirror import NONE, Mirror, SyncRecord
 from diptych.memory.region import Region
 from diptych.memory.restore import restore
 from diptych.memory.stamp import Stamp, State, newest_complete, read_stamp, write_stamp
-from diptych.memory.tracking import PageTracker, check_kernel_tracking, choose_tracker
+from diptych.memory.tracking import PageTracker, Preference, check_kernel_tracking, choose_tracker
+from diptych.memory.warm import warm
 
 __all__ = [
     "NONE",
@@ -40,6 +41,7 @@ __all__ = [
     "MemoryFailure",
     "Mirror",
     "PageTracker",
+    "Preference",
     "Region",
     "Stamp",
     "State",
@@ -51,5 +53,6 @@ __all__ = [
     "newest_complete",
     "read_stamp",
     "restore",
+    "warm",
     "write_stamp",
 ]

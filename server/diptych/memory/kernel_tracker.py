@@ -59,6 +59,12 @@ class KernelTracker:
                 self._process = os.getpid()
                 for extent in self._tracked.extents:
                     self._register(extent)
+            except PermissionError as failure:
+                self.stop()
+                raise TrackingUnavailable(
+                    f"this process may not read its own pagemap: {failure}",
+                    hint="a process that changed its user must execute its program anew",
+                ) from failure
             except OSError as failure:
                 self.stop()
                 raise TrackingUnavailable(f"memory cannot be registered: {failure}") from failure

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import bulk_kernel
 from diptych.memory.layout import Pages, Words
 from diptych.memory.native import carray, errno_location, ioctl, memcmp, memcpy
 
@@ -21,14 +21,16 @@ PAGE_WORDS = 512
 # PAGEMAP_SCAN takes and returns twelve words, and fills a list of runs (start, end, categories).
 PAGEMAP_SCAN = 0xC0606610
 REQUEST_WORDS = 12
-RUNS = 2048
+# No more than the kernel gathers at a time: given room for more, it goes round by itself, and when
+# the last round ends at the end of the range, it leaves in `walk_end` where that round began.
+RUNS = 512
 SCAN_WORDS = REQUEST_WORDS + 3 * RUNS
 WRITE_PROTECT_MATCHING = 1
 CHECK_ASYNC_PROTECTION = 2
 PAGE_IS_WRITTEN = 2
 
 
-@kernel
+@bulk_kernel
 def scan_written(
     pagemap_fd: int,
     address: int,
@@ -50,6 +52,7 @@ def scan_written(
     if take:
         flags |= WRITE_PROTECT_MATCHING
     count = 0
+    past = 0  # the page after the last one reported
     for e in range(extents.shape[0]):
         position = address + extents[e, 0] * PAGE_BYTES
         end = address + extents[e, 1] * PAGE_BYTES
@@ -74,16 +77,17 @@ def scan_written(
                 return count, carray(errno_location(), 1)[0]
             for r in range(found):
                 at = REQUEST_WORDS + 3 * r
-                first = (work[at] - address) // PAGE_BYTES
+                first = max(past, (work[at] - address) // PAGE_BYTES)
                 last = (work[at + 1] - address) // PAGE_BYTES
                 for page in range(first, last):
                     out[count] = page
                     count += 1
+                past = max(past, last)
             position = work[4]
     return count, 0
 
 
-@kernel
+@bulk_kernel
 def compare_written(
     words: Words,
     shadow: Words,
@@ -113,7 +117,7 @@ def compare_written(
     return count
 
 
-@kernel
+@bulk_kernel
 def copy_pages(source: Words, target: Words, pages: Pages) -> int:
     """Copy `pages` (ascending) from `source` to `target`, neighbours as one: pieces copied."""
     pieces = 0
@@ -130,7 +134,7 @@ def copy_pages(source: Words, target: Words, pages: Pages) -> int:
     return pieces
 
 
-@kernel
+@bulk_kernel
 def copy_extents(source: Words, target: Words, extents: npt.NDArray[np.int64]) -> None:
     for e in range(extents.shape[0]):
         at = extents[e, 0] * PAGE_BYTES
@@ -138,14 +142,14 @@ def copy_extents(source: Words, target: Words, extents: npt.NDArray[np.int64]) -
         memcpy(target.ctypes.data + at, source.ctypes.data + at, size)
 
 
-@kernel
+@bulk_kernel
 def write_pages(words: Words, pages: Pages, value: int) -> None:
     """Write one word in each of `pages`: what benchmarks and the doctor use as a load."""
     for i in range(pages.size):
         words[pages[i] * PAGE_WORDS + 8] = value + i
 
 
-@kernel
+@bulk_kernel
 def include(members: npt.NDArray[np.uint8], listed: Pages, count: int, pages: Pages) -> int:
     """Add `pages` to the set (members, listed[:count]), which has room: the new count."""
     for i in range(pages.size):
@@ -157,7 +161,7 @@ def include(members: npt.NDArray[np.uint8], listed: Pages, count: int, pages: Pa
     return count
 
 
-@kernel
+@bulk_kernel
 def exclude(members: npt.NDArray[np.uint8], listed: Pages, count: int, pages: Pages) -> int:
     """Take `pages` out of the set (members, listed[:count]): the new count."""
     for i in range(pages.size):
@@ -170,7 +174,7 @@ def exclude(members: npt.NDArray[np.uint8], listed: Pages, count: int, pages: Pa
     return kept
 
 
-@kernel
+@bulk_kernel
 def absent_from(members: npt.NDArray[np.uint8], pages: Pages, out: Pages) -> int:
     """Those of `pages` that are not members, in the same order, into `out`: how many."""
     count = 0

@@ -106,6 +106,7 @@ class Mirror:
         self._cut: SyncRecord | None = None
         self._began = False
         self._precopied_pages = self._levelled_pages = self._taken_pages = 0
+        self._epoch_pages = 0
         self._taken_ns = now_ns()
         # Epochs are never used twice, also not by a mirror that goes on with these images.
         stamps = [read_stamp(image) for image in images]
@@ -127,7 +128,7 @@ class Mirror:
 
     @property
     def uncopied_pages(self) -> int:
-        """Pages known to need copying from the region, without those written since the last take."""
+        """Pages known to need copying from the region; writes since the last take are not known."""
         return len(self._uncopied if self._filling != NONE else self._written)
 
     def missing_pages(self, image: int) -> int:
@@ -183,9 +184,14 @@ class Mirror:
             self._uncopied.add(written)
 
     def prepare(self, image: int, pages_goal: int) -> None:
-        """Do all that can be done before the owner stands still: level, then pre-copy."""
+        """Do all that can be done before the owner stands still.
+
+        That is to level and, if the pause would otherwise have more than `pages_goal` pages to copy
+        (going by the last epoch), to pre-copy.
+        """
         self.level(image)
-        self.precopy(image, pages_goal)
+        if self.uncopied_pages + self._epoch_pages > pages_goal:
+            self.precopy(image, pages_goal)
 
     def level(self, image: int) -> None:
         """Begin to fill `image`: stamp it FILLING, then make it equal to C in all pages but A."""
@@ -272,6 +278,7 @@ class Mirror:
             raise ValueError(f"image {image} was not cut")
         with self._lock:
             written = self._written.pages()
+            self._epoch_pages = written.size
             self.current, self.epoch = image, self._cut.epoch
             self.sequence = self._cut.sequence
             self._add_to_missing(written)

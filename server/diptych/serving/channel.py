@@ -1,10 +1,10 @@
-"""What the server's own processes say to each other: the kinds of frames that never leave the machine.
+"""What the server's own processes say to each other: frames that never leave the machine.
 
 Gateway, writer and readers speak the frames of `diptych_client.protocol` over socket pairs that the
-supervisor made, plus the kinds here. Each message is a small named tuple with `frame()` and `read()`.
-Between gateway and writer a frame's context is the gateway's number for the client's connection,
-never reused and never 0; the kinds below have context 0, which is how they are told from answers.
-Between gateway and reader a request number is the gateway's own token for a query.
+supervisor made, plus the kinds here. Each message is a small named tuple with `frame()` and
+`read()`. Between gateway and writer a frame's context is the gateway's number for the client's
+connection, never reused and never 0; the kinds below have context 0, which is how they are told
+from answers. Between gateway and reader a request number is the gateway's own token for a query.
 
 Knows bytes only. What the messages mean is told by `gateway`, `writer`, `reader` and `queries`.
 """
@@ -84,13 +84,13 @@ class Writer(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The image that the next `count` queries are to be run on."""
+    """The image that the next `queries` queries are to be run on."""
 
     image: int
     epoch: int
     sequence: int
     time_ns: int
-    count: int
+    queries: int
 
     def frame(self) -> bytes:
         return encode_frame(Internal.RUN, msgpack.packb(tuple(self)))

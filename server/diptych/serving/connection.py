@@ -1,10 +1,10 @@
 """One client's connection: the handshake, whole reads of requests, and the end of it.
 
-Reads go into the connection's own buffer; kernels say which frames are what; the gateway is told in runs.
-A connection never waits because others do, and never grows without bound: requests past a limit are
-answered busy, and a client that does not read its answers is dropped. Bytes without meaning are
-answered with one ERROR and the end; what still comes in then is thrown away for a moment, so that
-the answer is not lost to a reset.
+Reads go into the connection's own buffer; kernels say which frames are what; the gateway is told in
+runs. A connection never waits because others do, and never grows without bound: requests past a
+limit are answered busy, and a client that does not read its answers is dropped. Bytes without
+meaning are answered with one ERROR and the end; what still comes in then is thrown away for a
+moment, so that the answer is not lost to a reset.
 
 Knows nothing of the writer, of readers or of images.
 """
@@ -220,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
             found = frames.classify(
                 buffer.array, buffer.starts, whole, self.gateway.greeter.kinds, runs
             )
-            for group, first, number in runs[:found].tolist():
+            for group, first, number in runs[:found, :3].tolist():
                 self._take(group, first, number)
                 if self.state is not State.OPEN:
                     return

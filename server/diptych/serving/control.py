@@ -1,8 +1,8 @@
 """Control sockets: how the supervisor and its processes talk, and how they notice each other's end.
 
-One pair a process, of whole messages (AF_UNIX, SOCK_SEQPACKET): small maps in msgpack, with at most one
-descriptor attached. The end of the stream means that the other side is gone; for a child, that the
-supervisor is, so it must go too. Sending never blocks: a child that does not read its control
+One pair a process, of whole messages (AF_UNIX, SOCK_SEQPACKET): small maps in msgpack, with at most
+one descriptor attached. The end of the stream means that the other side is gone; for a child, that
+the supervisor is, so it must go too. Sending never blocks: a child that does not read its control
 socket is stuck, and a stuck child is for the supervisor to kill.
 """
 
@@ -35,7 +35,7 @@ class Control:
         return self.socket.fileno()
 
     def send(self, message: Message, descriptor: int | None = None) -> bool:
-        """Send one message, and with it a duplicate of `descriptor`. False when nobody can take it."""
+        """Send a message, and with it a duplicate of `descriptor`. False when nobody takes it."""
         fds = [] if descriptor is None else [descriptor]
         try:
             socket.send_fds(self.socket, [msgpack.packb(message)], fds)

@@ -1,8 +1,8 @@
 """Frames in bulk: whole reads are split, classified, stamped and regrouped by Numba kernels.
 
-A frame costs nanoseconds here and would cost most of a microsecond in Python, so nothing that is done
-per frame on the way of a transaction happens outside this module. `FrameBuffer` is the buffer that
-sockets read into; its `split()` finds the whole frames, and the kernels work on what it found.
+A frame costs nanoseconds here and would cost most of a microsecond in Python, so nothing that is
+done per frame on the way of a transaction happens outside this module. `FrameBuffer` is the buffer
+that sockets read into; its `split()` finds the whole frames, and the kernels work on what it found.
 Kernels take the buffer as an array of bytes and positions as int64; they trust positions that came
 from `split_frames` and check nothing again.
 
@@ -11,7 +11,7 @@ Knows the header's layout and the kinds; knows no sockets and no policy.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,17 @@ SUMMARY = 4  # highest sequence number seen, results, rejections, errors
 
 
 @kernel
+def byte_at(buffer: Bytes, position: int) -> Any:
+    """One byte as a wide integer, so that it can be shifted, compiled or not."""
+    return np.int64(buffer[position])
+
+
+@kernel
 def word_at(buffer: Bytes, position: int) -> int:
     """Eight bytes, little-endian, as a signed integer (the bits are what matters)."""
-    value = np.int64(0)
+    value = 0
     for i in range(8):
-        value |= np.int64(buffer[position + i]) << np.int64(8 * i)
+        value |= byte_at(buffer, position + i) << (8 * i)
     return value
 
 
@@ -66,6 +72,23 @@ def word_at(buffer: Bytes, position: int) -> int:
 def put_word(buffer: Bytes, position: int, value: int) -> None:
     for i in range(8):
         buffer[position + i] = (value >> (8 * i)) & 255
+
+
+@kernel
+def half_at(buffer: Bytes, position: int) -> int:
+    """Four bytes, little-endian."""
+    value = 0
+    for i in range(4):
+        value |= byte_at(buffer, position + i) << (8 * i)
+    return value
+
+
+@kernel
+def operation_at(buffer: Bytes, position: int) -> int:
+    """The operation's number of the frame at `position`."""
+    low = byte_at(buffer, position + _OPERATION_AT)
+    value: int = low | byte_at(buffer, position + _OPERATION_AT + 1) << 8
+    return value
 
 
 @kernel
@@ -79,12 +102,7 @@ def split_frames(buffer: Bytes, stop: int, payload_bytes_max: int, starts: Words
     count = 0
     room = len(starts) - 1
     while stop - position >= _HEADER and count < room:
-        length = (
-            np.int64(buffer[position])
-            | np.int64(buffer[position + 1]) << 8
-            | np.int64(buffer[position + 2]) << 16
-            | np.int64(buffer[position + 3]) << 24
-        )
+        length = half_at(buffer, position)
         if length > payload_bytes_max:
             starts[count] = position
             return -1 - count
@@ -98,6 +116,20 @@ def split_frames(buffer: Bytes, stop: int, payload_bytes_max: int, starts: Words
 
 
 @kernel
+def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
+    """What the frame at `at` is: its kind, or why it can't be passed on."""
+    kind: int = byte_at(buffer, at + _KIND_AT)
+    if buffer[at + _FLAGS_AT] != 0:
+        return MEANINGLESS
+    if kind in (_TRANSACTION, _QUERY):
+        number = operation_at(buffer, at)
+        if number >= len(operations):
+            return UNKNOWN_OPERATION
+        return kind if operations[number] == kind else WRONG_KIND
+    return kind if kind in (_INFO, _PING) else MEANINGLESS
+
+
+@kernel
 def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: Words) -> int:
     """Group a client's frames into runs of one class; returns the number of runs.
 
@@ -106,19 +138,7 @@ def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: 
     found = 0
     last = 0
     for i in range(count):
-        at = starts[i]
-        kind = np.int64(buffer[at + _KIND_AT])
-        number = np.int64(buffer[at + _OPERATION_AT]) | np.int64(buffer[at + _OPERATION_AT + 1]) << 8
-        group = kind
-        if buffer[at + _FLAGS_AT] != 0:
-            group = MEANINGLESS
-        elif kind == _TRANSACTION or kind == _QUERY:
-            if number >= len(operations):
-                group = UNKNOWN_OPERATION
-            elif operations[number] != kind:
-                group = WRONG_KIND
-        elif kind != _INFO and kind != _PING:
-            group = MEANINGLESS
+        group = class_of(buffer, starts[i], operations)
         if found > 0 and group == last:
             runs[found - 1, 2] += 1
         else:
@@ -148,7 +168,7 @@ def forward(
         note = (tail + i - first) & mask
         ring[note, 0] = connection
         ring[note, 1] = word_at(buffer, at + _REQUEST_AT)
-        ring[note, 2] = buffer[at + _OPERATION_AT] | np.int64(buffer[at + _OPERATION_AT + 1]) << 8
+        ring[note, 2] = operation_at(buffer, at)
 
 
 @kernel
@@ -206,6 +226,15 @@ class FrameBuffer:
         self.end = 0
         self.count = 0
         self._allocate(size_bytes, b"")
+
+    @classmethod
+    def holding(cls, data: bytes) -> FrameBuffer:
+        """A buffer of just these whole frames, split."""
+        buffer = cls(len(data), len(data))
+        buffer.view[:] = data
+        buffer.end = len(data)
+        buffer.split()
+        return buffer
 
     def _allocate(self, size_bytes: int, content: bytes | memoryview) -> None:
         data = bytearray(size_bytes)

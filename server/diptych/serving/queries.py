@@ -3,14 +3,15 @@
 Decisions only: no sockets, no clock (times come in as nanoseconds). `gateway` feeds it with what
 happens and carries out what it returns. The life of a query:
 
-    arrive -> waiting (for a sequence number no image shows yet) -> ready -> a reader's batch -> answered
+    arrive -> waiting for a sequence number -> ready -> in a reader's batch -> answered
 
 A waiting query has neither reader nor image, so it can't block the sync that it waits for. Queries
 are dispatched on the current image only. A free reader gets as many as are estimated to take about
-BATCH_NS together; one of a slow or unknown operation goes alone; queries known to be long never take
-the last reader. What was not started behind a slow query is given to another reader as well, and the
-first answer counts. A query whose reader died is given to another once. An image is released when it
-is not current and no reader that is alive, or dead but not yet reaped, has work on it.
+BATCH_NS together; one of a slow or unknown operation goes alone; queries known to be long never
+take the last reader. What was not started behind a slow query is given to another reader as well,
+and the first answer counts. A query whose reader died is given to another once. An image is
+released when it is not current and no reader that is alive, or dead but not yet reaped, has work on
+it.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ class Queries:
         failed += self._expired(now_ns)
         return Verdict(failed, kill)
 
-    # What happens to images.
+    # What happens to images, and to the writer.
 
     def publish(self, image: Image) -> list[Hold]:
         """Another image is current, or the current one's number moved on. Returns releases."""
@@ -216,6 +217,14 @@ class Queries:
         for query in stale:
             self._close(query)
         return [Failed(query, HistoryChanged(message)) for query in stale]
+
+    def give_up(self) -> list[Query]:
+        """All that is unanswered, and nobody's any more: the end."""
+        left = list(self._open.values())
+        for query in left:
+            self._close(query)
+        self._waiting.clear()
+        return left
 
     # What happens to readers.
 
@@ -278,9 +287,9 @@ class Queries:
         """The next batch when so many readers are free, and whether it is a long one."""
         quick, long = _skip_done(self._quick), _skip_done(self._long)
         running = sum(reader.long and bool(reader.batch) for reader in self.readers.values())
-        if long and running < max(1, len(self.readers) - 1):
-            if not quick or long[0].arrived_ns < quick[0].arrived_ns:
-                return [long.popleft()], True
+        may_take_long = bool(long) and running < max(1, len(self.readers) - 1)
+        if may_take_long and (not quick or long[0].arrived_ns < quick[0].arrived_ns):
+            return [long.popleft()], True
         batch: list[Query] = []
         share = -(-len(quick) // free)
         estimate = 0.0

@@ -31,6 +31,8 @@ EXIT_NEVER_RESTART = 3
 """A child's exit code: what went wrong would go wrong again."""
 EXIT_PARENT_GONE = 4
 
+SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -43,6 +45,12 @@ class Spawned:
 
     pid: int
     pidfd: int
+
+
+def forbid_library_threads() -> None:
+    """Before numpy is imported: it must not start threads behind the back of who forks."""
+    for variable in SINGLE_THREADED:
+        os.environ[variable] = "1"
 
 
 def thread_count() -> int:
@@ -107,7 +115,7 @@ def close_all_but(keep: Iterable[int]) -> None:
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and end the process with its code, whatever happens, running no clean-up of ours."""
+    """Run `main` and end the process with its code, whatever happens; no clean-up is run."""
     code = EXIT_FAILED
     try:
         code = main()

@@ -16,7 +16,7 @@ from diptych.app import App
 from diptych.config import Limits
 from diptych.serving.frames import Bytes
 from diptych_client.errors import ProtocolError
-from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
+from diptych_client.protocol import HEADER, HEADER_BYTES, RESULT_BYTES_DEFAULT, Kind
 
 CLIENT_NAME_LENGTH_MAX = 200
 
@@ -63,7 +63,7 @@ class Greeter:
                 "transactions_in_flight": limits.transactions_in_flight,
                 "queries_in_flight": limits.queries_in_flight,
                 "query_ms": limits.query_ms,
-                "result_bytes": limits.result_bytes,
+                "result_bytes": RESULT_BYTES_DEFAULT,
             },
         }
         self.kinds = operation_kinds(app)

@@ -11,10 +11,10 @@ from typing import Any
 from diptych.app import Db
 from diptych.errors import CorruptionError, did_you_mean
 from diptych.memory import Region
-from diptych.store import undo, verify
+from diptych.store import calls, verify
 from diptych.store import words as at
 from diptych.store.layout import Layout
-from diptych.store.tables import TableView
+from diptych.store.tables import TableView, open_table
 from diptych.store.views import Space
 
 SCRATCH_BYTES = 1 << 30
@@ -27,9 +27,9 @@ class Database(Db):
     def __init__(self, layout: Layout, region: Region, *, writable: bool) -> None:
         self.layout = layout
         self.space = Space(region, writable)
-        self.tables = {t.spec.name: TableView(self.space, t) for t in layout.tables}
-        for table in self.tables.values():
-            table.references.update(self.tables)
+        self.tables: dict[str, TableView] = {}
+        for table in layout.tables:
+            self.tables[table.spec.name] = open_table(self.space, table, self.tables)
         self.__dict__.update(self.tables)
         self.now, self.sequence, self.caller = 0, 0, ""
 
@@ -39,7 +39,7 @@ class Database(Db):
 
     def rollback(self) -> None:
         """Undo all that was written since the last commit, byte for byte."""
-        undo.rollback(self.space.words, 0)
+        calls.rollback(self.space.words, 0)
 
     def commit(self) -> None:
         """Keep all that was written since the last commit."""

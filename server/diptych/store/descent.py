@@ -81,9 +81,9 @@ def entry_of(words: Words, x: int, row: int) -> int:
 def is_before(words: Words, entry: int, key: int, count: int, equal: int) -> bool:
     """Whether `count` words at `entry` come before those at `key`; when they are equal: `equal`."""
     for i in range(count):
-        if words[entry + i] != words[key + i]:
-            less: bool = words[entry + i] < words[key + i]
-            return less
+        mine, other = words[np.uint64(entry + i)], words[np.uint64(key + i)]
+        if mine != other:
+            return bool(mine < other)
     return equal != 0
 
 

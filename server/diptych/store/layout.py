@@ -20,6 +20,7 @@ from diptych.errors import ConfigurationError, CorruptionError, did_you_mean
 from diptych.memory.layout import PAGE_BYTES, Extent, Words, merged
 from diptych.schema import Index, TableSpec
 from diptych.store import words as at
+from diptych.store.btree import nodes_for
 from diptych.store.words import PAGE_WORDS
 
 MAGIC = int.from_bytes(b"DIPTYCH\0", "little")
@@ -185,9 +186,7 @@ def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor
         strides += [column.words] * column.words
     indexes = []
     for i, index in enumerate(spec.indexes):
-        # Nodes are merged when two neighbours fit into one, so on average they are half full.
-        entries = (at.NODE_WORDS - 8) // (index.words + 2)
-        nodes_max = 16 + 3 * capacity // entries
+        nodes_max = nodes_for(capacity, index.words)
         x = descriptor + at.T_INDEX + i * at.INDEX_WORDS
         nodes = cursor.take(nodes_max * at.NODE_WORDS)
         indexes.append(IndexLayout(index, x, cursor.take_state(), nodes, nodes_max))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.spans import clear, copy, shift_up
 from diptych.store.undo import put, save
 from diptych.store.words import (
     GROW_INDEX,
@@ -61,8 +62,7 @@ def free_node(words: Words, x: int, node: int, stride: int) -> bool:
     used = N_ENTRIES + words[node + N_COUNT] * stride
     if not save(words, node, used):
         return False
-    for i in range(used):
-        words[node + i] = 0
+    clear(words, node, used)
     words[node + N_LINK] = words[state + NODE_FREE]
     number = (node - words[x + X_NODES]) // NODE_WORDS
     return put(words, state + NODE_FREE, number + 1)
@@ -73,13 +73,11 @@ def insert_entry(words: Words, node: int, position: int, stride: int, entry: int
     """Copy the entry at word `entry` to `position` of a node with room; False: undo full."""
     count = words[node + N_COUNT]
     at = node + N_ENTRIES + position * stride
-    end = node + N_ENTRIES + (count + 1) * stride
-    if not (save(words, at, end - at) and put(words, node + N_COUNT, count + 1)):
+    above = (count - position) * stride
+    if not (save(words, at, above + stride) and put(words, node + N_COUNT, count + 1)):
         return False
-    for i in range(end - 1, at + stride - 1, -1):
-        words[i] = words[i - stride]
-    for i in range(stride):
-        words[at + i] = words[entry + i]
+    shift_up(words, at, above, stride)
+    copy(words, entry, at, stride)
     return True
 
 
@@ -88,13 +86,11 @@ def remove_entry(words: Words, node: int, position: int, stride: int) -> bool:
     """Take the entry at `position` out; False: undo full."""
     count = words[node + N_COUNT]
     at = node + N_ENTRIES + position * stride
-    end = node + N_ENTRIES + count * stride
-    if not (save(words, at, end - at) and put(words, node + N_COUNT, count - 1)):
+    above = (count - 1 - position) * stride
+    if not (save(words, at, above + stride) and put(words, node + N_COUNT, count - 1)):
         return False
-    for i in range(at, end - stride):
-        words[i] = words[i + stride]
-    for i in range(end - stride, end):
-        words[i] = 0
+    copy(words, at + stride, at, above)
+    clear(words, at + above, stride)
     return True
 
 
@@ -110,7 +106,6 @@ def move_entries(words: Words, source: int, first: int, target: int, stride: int
     size = moved * stride
     if not (save(words, old, size) and save(words, new, size)):
         return False
-    for i in range(size):
-        words[new + i] = words[old + i]
-        words[old + i] = 0
+    copy(words, old, new, size)
+    clear(words, old, size)
     return put(words, source + N_COUNT, first) and put(words, target + N_COUNT, kept + moved)

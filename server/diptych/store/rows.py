@@ -282,6 +282,14 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
 
 
 @kernel
+def assign(words: Words, t: int, row: int, at: int, word: int) -> int:
+    """Set the word at `at`, which no index holds, of a row: 0, NOT_LIVE or UNDO_FULL."""
+    if not is_live(words, t, row):
+        return NOT_LIVE
+    return 0 if put(words, at, word) else UNDO_FULL
+
+
+@kernel
 def next_row(words: Words, t: int, after: int) -> int:
     """The first live row above `after`, in slot order; -1 gives the first of all. Or NOT_FOUND."""
     live = words[t + T_LIVE]

@@ -1,8 +1,7 @@
 """Row types: one class a table and open region, with a property a column.
 
-A row is a slot number and nothing else. Reading a column is one memoryview access; writing one saves
-the old word in the undo log first, in the format that `undo` rolls back, so that both lanes share one
-log. A column that an index contains, and text of more than one word, go through kernels.
+A row is a slot number and nothing else. Reading a column is one memoryview access; writing one is one
+kernel call, which checks that the row is live and saves the old word in the undo log.
 """
 
 from __future__ import annotations
@@ -12,15 +11,12 @@ from typing import Any
 
 from diptych.errors import Rejected
 from diptych.schema import Column
-from diptych.store import rows as row_kernels
-from diptych.store import undo as undo_kernels
+from diptych.store import calls
 from diptych.store import words as at
-from diptych.store.faults import ReadOnly, StaleRow, TransactionTooLarge, fault
+from diptych.store.faults import ReadOnly, StaleRow, fault
 from diptych.store.layout import TableLayout
 from diptych.store.values import Codec
 from diptych.store.views import Space
-
-LIVE = -1
 
 
 class Row:
@@ -127,29 +123,22 @@ def _setter(
 ) -> Callable[[Row, Any], None]:
     if column.words > 1 or indexed:
         return _kernel_setter(space, table, column, codec)
-    base = table.bases[column.first_word]
-    view = space.word_view(base, table.capacity)
-    live = space.word_view(table.live, table.capacity)
-    scratch, undo = space.scratch, space.undo
+    words, scratch = space.words, space.scratch
+    descriptor, base = table.descriptor, table.bases[column.first_word]
     plain_int = column.kind == "int" and not codec.members
-    to_word = codec.word
+    to_word, assign = codec.word, calls.assign
 
     def set_word(self: Row, value: Any) -> None:
         row = self._row
-        if row is None or live[row] != LIVE:
+        if row is None:
             raise _stale(table)
-        word = value if plain_int else to_word(value)
-        top = scratch[0]
+        word = value if plain_int and type(value) is int else to_word(value)
         try:
-            undo[top] = view[row]
-            undo[top + 1] = base + row
-        except IndexError:
-            raise TransactionTooLarge() from None
-        scratch[0] = top + 2
-        try:
-            view[row] = word
-        except (TypeError, ValueError):
-            view[row] = to_word(value)  # raises BadValue, or takes what can be made an int
+            code = assign(words, descriptor, row, base + row, word)
+        except OverflowError:
+            raise codec.bad(value, "64 bits") from None
+        if code < 0:
+            raise fault(code, scratch[at.S_FAULT], table)
 
     return set_word
 
@@ -162,14 +151,14 @@ def _kernel_setter(
     def set_words(self: Row, value: Any) -> None:
         if self._row is None:
             raise _stale(table)
-        mark = undo_kernels.mark(words)
+        mark = calls.mark(words)
         for i, word in enumerate(codec.encode(value)):
-            code = row_kernels.update(words, table.descriptor, self._row, first + i, word)
+            code = calls.update(words, table.descriptor, self._row, first + i, word)
             while code < 0 and space.needs_memory(code):
-                code = row_kernels.update(words, table.descriptor, self._row, first + i, word)
+                code = calls.update(words, table.descriptor, self._row, first + i, word)
             if code < 0:
                 raised = fault(code, scratch[at.S_FAULT], table)
-                undo_kernels.rollback(words, mark)
+                calls.rollback(words, mark)
                 raise raised
 
     return set_words

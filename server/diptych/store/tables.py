@@ -7,23 +7,21 @@ defaults, and says what is missing.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from diptych.errors import Rejected, did_you_mean
-from diptych.schema import INT_MAX, INT_MIN, MISSING, Column
-from diptych.store import btree, hashing
-from diptych.store import rows as row_kernels
+from diptych.errors import did_you_mean
+from diptych.schema import MISSING
+from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.columns import Selection, select
 from diptych.store.faults import ReadOnly, StaleRow, fault
+from diptych.store.inserts import make_insert
 from diptych.store.layout import IndexLayout, TableLayout
+from diptych.store.prefixes import prefix_writer
 from diptych.store.rowtypes import Row, not_found, row_type
 from diptych.store.values import Codec
 from diptych.store.views import Space
-
-_ARGUMENTS_BYTE = at.S_ARGUMENT * 8
 
 
 class IndexView:
@@ -31,7 +29,12 @@ class IndexView:
 
     def __init__(self, space: Space, table: TableView, index: IndexLayout) -> None:
         self._space, self._table, self._index = space, table, index
-        self._codecs = [table.codecs[column.name] for column in index.spec.columns]
+        codecs = [table.codecs[column.name] for column in index.spec.columns]
+        self._columns = len(codecs)
+        self._write_low = prefix_writer(space, codecs)
+        self._write_high = prefix_writer(space, codecs, at.KEY_WORDS_MAX)
+        self.first = self._make_end(0)
+        self.last = self._make_end(1)
 
     def __repr__(self) -> str:
         columns = ", ".join(column.name for column in self._index.spec.columns)
@@ -40,80 +43,70 @@ class IndexView:
     def range(
         self, *prefix: Any, start: Any = MISSING, stop: Any = MISSING, reverse: bool = False
     ) -> Iterator[Row]:
-        """Rows that begin with `prefix`, in order; `start` (inside) and `stop` (outside) bound the next column.
+        """Rows that begin with `prefix`, in order.
 
-        Changing the index meanwhile is allowed: each step goes to the next entry after the last one
-        given, wherever the index has moved.
+        `start` (inside) and `stop` (outside) bound the next column. Changing the index meanwhile
+        is allowed: each step goes to the next entry after the last one given.
         """
-        low = self._bound(prefix, start)
-        high = low if start is stop else self._bound(prefix, stop)
-        arguments = self._space.arguments
-        for i, word in enumerate(low):
-            arguments[i] = word
-        for i, word in enumerate(high, at.KEY_WORDS_MAX):
-            arguments[i] = word
-        cursor = btree.open_cursor(
+        low = prefix if start is MISSING else (*prefix, start)
+        high = prefix if stop is MISSING else (*prefix, stop)
+        self._check(max(len(low), len(high)))
+        cursor = calls.open_cursor(
             self._space.words,
             self._index.descriptor,
-            len(low),
-            len(high),
-            int(stop is not MISSING),
-            int(reverse),
+            self._write_low(low),
+            self._write_high(high),
+            stop is not MISSING,
+            reverse,
         )
         return self._walk(cursor)
 
-    def first(self, *prefix: Any) -> Row | None:
-        """The first row that begins with `prefix`, or None."""
-        return self._end(prefix, 0)
-
-    def last(self, *prefix: Any) -> Row | None:
-        """The last row that begins with `prefix`, or None."""
-        return self._end(prefix, 1)
-
-    def _end(self, prefix: tuple[Any, ...], reverse: int) -> Row | None:
-        bound = self._bound(prefix, MISSING)
-        arguments = self._space.arguments
-        for i, word in enumerate(bound):
-            arguments[i] = word
-        row = btree.first(self._space.words, self._index.descriptor, len(bound), reverse)
-        return None if row < 0 else self._table.row(row)
-
     def _walk(self, cursor: int) -> Iterator[Row]:
-        words, advance, row_class = self._space.words, btree.advance, self._table.row
+        words, advance, row_class = self._space.words, calls.advance, self._table.row
         while (row := advance(words, cursor)) >= 0:
             yield row_class(row)
         if row != at.NOT_FOUND:
             raise fault(row, 0, self._table.layout)
 
-    def _bound(self, prefix: tuple[Any, ...], end: Any) -> list[int]:
-        values = prefix if end is MISSING else (*prefix, end)
-        if len(values) > len(self._codecs):
-            raise TypeError(f"{self!r} has no more than {len(self._codecs)} columns")
-        words: list[int] = []
-        for codec, value in zip(self._codecs, values, strict=False):
-            if codec.column.words == 1:
-                words.append(codec.word(value))
-            else:
-                words += codec.encode(value)
-        return words
+    def _make_end(self, reverse: int) -> Callable[..., Row | None]:
+        words, descriptor, row_class = self._space.words, self._index.descriptor, self._table.row
+        write, find_end, columns = self._write_low, calls.first, self._columns
+
+        def end(*prefix: Any) -> Row | None:
+            """The first (or last) row that begins with `prefix`, or None."""
+            if len(prefix) > columns:
+                self._check(len(prefix))
+            row = find_end(words, descriptor, write(prefix), reverse)
+            return None if row < 0 else row_class(row)
+
+        return end
+
+    def _check(self, given: int) -> None:
+        if given > self._columns:
+            raise TypeError(f"{self!r} has {self._columns} columns; {given} values were given")
 
 
 class TableView:
-    """A table. See `diptych.app.Table`. Its class is made once a table, for the indexes' names."""
+    """A table. See `diptych.app.Table`. Made by `open_table`, with a class for each table."""
 
-    def __init__(self, space: Space, layout: TableLayout) -> None:
+    get: Callable[[Any], Row | None]
+    insert: Callable[..., Row]
+    find: Callable[[Any], int]
+
+    def __init__(self, space: Space, layout: TableLayout, tables: Mapping[str, TableView]) -> None:
         self.name = layout.spec.name
+        self.tables = tables  # those declared before this one, which it may refer to
         self.layout = layout
         self.space = space
         self.codecs = {c.name: Codec(layout.spec.name, c) for c in layout.spec.columns}
         self.row = row_type(space, layout, self.codecs)
-        self.references: dict[str, TableView] = {}
-        self._keys = [self.codecs[column.name] for column in layout.spec.keys]
-        self._one_int = len(self._keys) == 1 and layout.spec.keys[0].kind == "int"
         self._state = space.word_view(layout.state, at.STATE_WORDS)
+        self._key_names = [column.name for column in layout.spec.keys]
+        self.find = _make_find(self)
+        self.get = self._make_get()
+        self.insert = make_insert(self) if space.writable else _refuse_write
         for index in layout.indexes:
             setattr(self, index.spec.name, IndexView(space, self, index))
-        self.insert: Callable[..., Row] = _make_insert(self) if space.writable else _refuse_write
 
     def __getattr__(self, name: str) -> Any:
         known = [index.spec.name for index in self.layout.indexes]
@@ -128,27 +121,16 @@ class TableView:
         return self._state[at.ROW_COUNT]
 
     def __contains__(self, key: Any) -> bool:
-        return self._find(key) >= 0
-
-    def __getitem__(self, key: Any) -> Row:
-        row = self._find(key)
-        if row < 0:
-            raise not_found(self.name, key)
-        return self.row(row)
-
-    def get(self, key: Any) -> Row | None:
-        """The row with this key, or None."""
-        row = self._find(key)
-        return None if row < 0 else self.row(row)
+        return self.find(key) >= 0
 
     def __iter__(self) -> Iterator[Row]:
         words, descriptor, row = self.space.words, self.layout.descriptor, -1
-        while (row := row_kernels.next_row(words, descriptor, row)) >= 0:
+        while (row := calls.next_row(words, descriptor, row)) >= 0:
             yield self.row(row)
 
     def get_or_insert(self, **columns: Any) -> Row:
         """The row with the key among `columns`, or a new one made of them."""
-        names = [codec.column.name for codec in self._keys]
+        names = self._key_names
         row = self.get(columns[names[0]] if len(names) == 1 else tuple(columns[n] for n in names))
         return self.insert(**columns) if row is None else row
 
@@ -158,7 +140,7 @@ class TableView:
             _refuse_write()
         if type(row) is not self.row or row._row is None:
             raise StaleRow(f"{row!r} is not a live row of {self.name}")
-        code = row_kernels.delete(self.space.words, self.layout.descriptor, row._row)
+        code = calls.delete(self.space.words, self.layout.descriptor, row._row)
         if code < 0:
             raise fault(code, self.space.scratch[at.S_FAULT], self.layout)
         row._row = None
@@ -167,110 +149,59 @@ class TableView:
         """Live rows as numpy arrays, those alone whose columns equal the given values."""
         return select(self.space, self.layout, self.codecs, equals)
 
-    def _find(self, key: Any) -> int:
-        if self._one_int:
-            if type(key) is not int or not INT_MIN <= key <= INT_MAX:
-                key = self._keys[0].word(key)
-            return hashing.find1(self.space.words, self.layout.descriptor, key)
+    def _make_get(self) -> Callable[[Any], Row | None]:
+        find, row_class = self.find, self.row
+
+        def get(key: Any) -> Row | None:
+            """The row with this key, or None."""
+            row = find(key)
+            return None if row < 0 else row_class(row)
+
+        return get
+
+
+def open_table(space: Space, layout: TableLayout, tables: Mapping[str, TableView]) -> TableView:
+    """A table of an open region. `[]` is the hottest of all calls, so it is made for each table."""
+
+    def row_of(self: TableView, key: Any) -> Row:
+        row = find(key)
+        if row < 0:
+            raise not_found(layout.spec.name, key)
+        return row_class(row)
+
+    kind = type(f"{layout.spec.record.__name__}Table", (TableView,), {"__getitem__": row_of})
+    view: TableView = kind(space, layout, tables)
+    find, row_class = view.find, view.row
+    return view
+
+
+def _make_find(view: TableView) -> Callable[[Any], int]:
+    """The function from a key to a slot, or NOT_FOUND. Errors: BadValue, TypeError."""
+    words, descriptor = view.space.words, view.layout.descriptor
+    keys = view.layout.spec.keys
+    codecs = [view.codecs[column.name] for column in keys]
+    if len(keys) == 1 and codecs[0].known is None:
+        find1, to_word = calls.find1, codecs[0].word
+
+        def find_int(key: Any) -> int:
+            try:
+                return find1(words, descriptor, key if type(key) is int else to_word(key))
+            except OverflowError:
+                return to_word(key)  # raises BadValue
+
+        return find_int
+    write, find_row, count = prefix_writer(view.space, codecs), calls.find, len(keys)
+
+    def find(key: Any) -> int:
         values = key if type(key) is tuple else (key,)
-        if len(values) != len(self._keys):
-            names = ", ".join(codec.column.name for codec in self._keys)
-            raise TypeError(f"the key of {self.name} is ({names}), not {key!r}")
-        arguments = self.space.arguments
-        i = 0
-        for codec, value in zip(self._keys, values, strict=True):
-            if codec.column.words == 1:
-                arguments[i] = codec.word(value)
-                i += 1
-            else:
-                for word in codec.encode(value):
-                    arguments[i] = word
-                    i += 1
-        return hashing.find(self.space.words, self.layout.descriptor)
+        if len(values) != count:
+            names = ", ".join(column.name for column in keys)
+            raise TypeError(f"the key of {view.name} is ({names}), not {key!r}")
+        write(values)
+        return find_row(words, descriptor)
+
+    return find
 
 
 def _refuse_write(**columns: Any) -> Row:
     raise ReadOnly("a query can't change data")
-
-
-def _make_insert(view: TableView) -> Callable[..., Row]:
-    """`insert(*, column, ..., column=default)`, as source, since Python's own argument passing is the fastest."""
-    columns = view.layout.spec.columns
-    table, scratch = view.layout, view.space.scratch
-    packer = struct.Struct("<" + "".join(_struct_code(column) for column in columns))
-
-    def diagnose(values: tuple[Any, ...]) -> BaseException:
-        for column, value in zip(columns, values, strict=True):
-            try:
-                view.codecs[column.name].encode(value)
-            except Rejected as bad:
-                return bad
-        return TypeError(f"{table.spec.name}.insert can't store {values!r}")
-
-    def failed(code: int, values: tuple[Any, ...]) -> int:
-        while code < 0 and view.space.needs_memory(code):
-            code = row_kernels.insert(view.space.words, table.descriptor)
-        if code >= 0:
-            return code
-        if code == at.DUPLICATE_KEY:
-            named = dict(zip((c.name for c in columns), values, strict=True))
-            key = [named[c.name] for c in table.spec.keys]
-            raise Rejected(
-                "duplicate_key", table=table.spec.name, key=key if len(key) > 1 else key[0]
-            )
-        raise fault(code, scratch[at.S_FAULT], table)
-
-    names: dict[str, Any] = {
-        "pack": packer.pack_into,
-        "scratch": view.space.scratch_bytes,
-        "insert_row": row_kernels.insert,
-        "words": view.space.words,
-        "Row": view.row,
-        "diagnose": diagnose,
-        "failed": failed,
-        "packing_error": (struct.error, TypeError, OverflowError),
-    }
-    parameters, values, checks = [], [], []
-    for column in columns:
-        default = 0 if column.auto else column.default
-        names[f"default_{column.name}"] = default
-        names[f"codec_{column.name}"] = _packed(view.codecs[column.name])
-        parameters.append(
-            column.name if default is MISSING else f"{column.name}=default_{column.name}"
-        )
-        plain = column.kind in ("int", "float") and not view.codecs[column.name].members
-        values.append(column.name if plain else f"codec_{column.name}({column.name})")
-        if column.reference:
-            names[f"table_{column.name}"] = column.reference
-            names["references"], names["not_found"] = view.references, not_found
-            checks.append(
-                f"    if {column.name} not in references[table_{column.name}]:\n"
-                f"        raise not_found(table_{column.name}, {column.name})\n"
-            )
-    everything = ", ".join(column.name for column in columns)
-    source = (
-        f"def insert(*, {', '.join(parameters)}):\n"
-        + "".join(checks)
-        + "    try:\n"
-        + f"        pack(scratch, {_ARGUMENTS_BYTE}, {', '.join(values)})\n"
-        + "    except packing_error:\n"
-        + f"        raise diagnose(({everything},)) from None\n"
-        + f"    row = insert_row(words, {table.descriptor})\n"
-        + "    if row < 0:\n"
-        + f"        row = failed(row, ({everything},))\n"
-        + "    return Row(row)\n"
-    )
-    exec(compile(source, f"<{table.spec.name}.insert>", "exec"), names)
-    made: Callable[..., Row] = names["insert"]
-    made.__qualname__ = f"{table.spec.name}.insert"
-    return made
-
-
-def _struct_code(column: Column) -> str:
-    if column.words > 1:
-        return f"{column.words * 8}s"
-    return "d" if column.kind == "float" else "q"
-
-
-def _packed(codec: Codec) -> Callable[[Any], Any]:
-    return codec.padded if codec.column.words > 1 else codec.word

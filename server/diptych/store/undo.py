@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.spans import copy
 from diptych.store.words import S_UNDO, S_UNDO_LIMIT, S_UNDO_TOP, SCRATCH
 
 POSITION_BITS = 40
@@ -27,8 +28,7 @@ def save(words: Words, at: int, count: int) -> bool:
     if top + count + 1 > words[scratch + S_UNDO_LIMIT]:
         return False
     record = scratch + S_UNDO + top
-    for i in range(count):
-        words[record + i] = words[at + i]
+    copy(words, at, record, count)
     words[record + count] = at | (count - 1) << POSITION_BITS
     words[scratch + S_UNDO_TOP] = top + count + 1
     return True
@@ -66,7 +66,6 @@ def rollback(words: Words, mark: int) -> int:
         at = trailer & POSITION_MASK
         count = (trailer >> POSITION_BITS) + 1
         top -= count + 1
-        for i in range(count):
-            words[at + i] = words[scratch + S_UNDO + top + i]
+        copy(words, scratch + S_UNDO + top, at, count)
     words[scratch + S_UNDO_TOP] = top
     return 0

@@ -33,7 +33,7 @@ class Codec:
         self.column = column
         value = column.value
         self.members: dict[int, Any] = {int(m): m for m in value.base} if value.is_enum else {}
-        self._to_word: dict[str, int] = {}
+        self._to_word: dict[Any, int] = {member: int(member) for member in self.members.values()}
         self._to_text: dict[int, str] = {}
         makers: dict[str, Callable[[Any], int]] = {
             "int": self._int_word,
@@ -42,6 +42,8 @@ class Codec:
             "text": self._text_word,
         }
         self.word = makers[column.kind]
+        # Words of values seen before, for who looks there first; None where an int is its own word.
+        self.known = None if column.kind == "int" and not self.members else self._to_word
 
     def encode(self, value: Any) -> tuple[int, ...]:
         if self.column.words == 1:

@@ -105,7 +105,16 @@ S_PATH = (
 S_CURSORS = 128
 CURSORS = 64
 CURSOR_WORDS = 64
-S_UNDO = S_CURSORS + CURSORS * CURSOR_WORDS
+S_CALL = S_CURSORS + CURSORS * CURSOR_WORDS  # one call of a compiled handler, CALL_WORDS
+S_CALL_CODE = S_CALL  # why it failed: one of the codes below
+S_CALL_MARK = S_CALL + 1  # length of the undo log when it began
+S_CALL_REASON = S_CALL + 2  # number of the rejection, when that is why
+S_CALL_ARGUMENTS = S_CALL + 8
+S_CALL_ANSWER = S_CALL + 256  # its value, or the details of its rejection
+CALL_WORDS = 512
+CALL_ARGUMENTS_MAX = 248
+CALL_ANSWER_MAX = 256
+S_UNDO = S_CALL + CALL_WORDS
 
 # A cursor's block. Bounds are prefixes of the key, compared word by word as `X_TEXT` says.
 C_SERIAL = 0
@@ -132,3 +141,6 @@ TABLE_FULL = -6
 UNDO_FULL = -7
 CURSOR_LOST = -8
 NOT_LIVE = -9
+REJECTED = -10  # by a compiled handler; S_CALL_REASON: which rejection
+NO_SUCH_KEY = -11  # S_FAULT: the table's descriptor; S_ARGUMENT: the key
+UNEXPECTED = -12  # a compiled handler met what only the interpreter can tell

@@ -1,0 +1,101 @@
+"""`diptych call [ADDRESS] [OPERATION [ARGUMENT...]]`: run one operation, or list them.
+
+An argument is taken as JSON where it is JSON, else as text: `diptych call transfer 1 2 50`,
+`diptych call best AAPL`, `diptych call book '{"levels": 3}'`. Exit codes: 0 done, 1 refused or
+failed, 2 wrong usage. Without an operation it is a health check: 0 means that the server answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from diptych_client import CallError, Client, DiptychError, Rejected
+
+HELP = "run one operation of a running server, or list its operations"
+
+ADDRESS_DEFAULT = "127.0.0.1:7171"
+ADDRESS_VARIABLE = "DIPTYCH_ADDRESS"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = __doc__
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[ADDRESS] [OPERATION [ARGUMENT...]]",
+        help=f"address: host:port, else ${ADDRESS_VARIABLE}, else {ADDRESS_DEFAULT}",
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer as one line of JSON")
+    parser.add_argument("--info", action="store_true", help="print the server's figures")
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="SECONDS", help="default: 10"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    words = list(arguments.words)
+    address = os.environ.get(ADDRESS_VARIABLE, ADDRESS_DEFAULT)
+    if words and ":" in words[0]:
+        address = words.pop(0)
+    try:
+        with Client(address, timeout=arguments.timeout) as client:
+            if arguments.info:
+                print(json.dumps(client.info(), indent=None if arguments.json else 2))
+            elif words:
+                values = [parsed(word) for word in words[1:]]
+                _show(client.call(words[0], *values), as_json=arguments.json)
+            else:
+                _list(client, as_json=arguments.json)
+    except Rejected as refusal:
+        if arguments.json:
+            _show({"rejected": refusal.code, "details": refusal.details}, as_json=True)
+        else:
+            print(f"rejected: {refusal}", file=sys.stderr)
+        return 1
+    except CallError as error:
+        print(f"diptych call: {error}", file=sys.stderr)
+        return 2
+    except DiptychError as error:
+        print(f"diptych call: {address}: {error.code}: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"diptych call: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parsed(word: str) -> Any:
+    """What a word on the command line stands for."""
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
+def _show(value: Any, *, as_json: bool) -> None:
+    if as_json or isinstance(value, list | dict | bool | None):
+        print(json.dumps(value, default=_plain))
+    else:
+        print(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _list(client: Client, *, as_json: bool) -> None:
+    operations = client.operations.values()
+    if as_json:
+        _show(
+            {operation.name: operation.kind.name.lower() for operation in operations}, as_json=True
+        )
+        return
+    print(f"{client.app}, {client.server_version}")
+    for operation in operations:
+        doc = operation.doc.splitlines()[0] if operation.doc else ""
+        print(f"  {operation.kind.name.lower():<12} {operation}  {doc}".rstrip())

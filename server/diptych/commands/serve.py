@@ -1,0 +1,123 @@
+"""`diptych serve bank:app` or `diptych serve exchange.toml`: serve an application over TCP.
+
+Reads the settings, imports the application and becomes the supervisor. Runs until SIGTERM or
+SIGINT; exit codes: 0 ended in order, 1 failed, 2 wrong usage, configuration or application.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diptych import config
+from diptych.errors import ConfigurationError
+from diptych.serving.spawn import forbid_library_threads
+
+HELP = "serve an application over TCP"
+
+EPILOG = """\
+Every setting can also stand in the file, or in the environment as DIPTYCH_<SECTION>_<SETTING>:
+  app = "exchange:app"
+  listen = ["127.0.0.1:7171"]
+  [sync]
+  interval_ms = 10          # DIPTYCH_SYNC_INTERVAL_MS, --interval-ms
+  [tables.order]
+  capacity = 20_000_000     # --capacity order=20000000
+SIGTERM or SIGINT: calls in flight are answered, then the server ends; a second one ends it at once.
+There is no log yet: acknowledged work may be lost if the writer or the host dies.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("target", metavar="MODULE:APP | FILE.toml", help="what to serve")
+    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument(
+        "--capacity",
+        action="append",
+        default=[],
+        metavar="TABLE=ROWS",
+        help="most rows of a table; may be repeated",
+    )
+    for option in config.OPTIONS.values():
+        if option.name != "app":
+            _add_option(parser, option)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: config.Option) -> None:
+    choices = option.metadata["choices"]
+    default = ", ".join(option.default) if isinstance(option.default, tuple) else option.default
+    shown = "" if default is None else f" (default {default})"
+    keywords: dict[str, Any] = {"metavar": "|".join(choices) if choices else "VALUE"}
+    if option.name == "listen":
+        keywords = {"metavar": "HOST:PORT", "action": "append"}
+    parser.add_argument(
+        f"--{option.name.replace('_', '-')}",
+        dest=option.name,
+        default=None,
+        help=option.metadata["help"] + shown,
+        **keywords,
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    forbid_library_threads()
+    try:
+        settings = _settings(arguments)
+        return _serve(settings, Path.cwd(), check=arguments.check)
+    except ConfigurationError as error:
+        print(f"diptych serve: {error}", file=sys.stderr)
+        return 2
+
+
+def _settings(arguments: argparse.Namespace) -> config.Settings:
+    flags = {name: getattr(arguments, name, None) for name in config.OPTIONS}
+    file = Path(arguments.target) if arguments.target.endswith(".toml") else None
+    if file is None:
+        flags["app"] = arguments.target
+    settings = config.load(file, flags=flags, capacities=_capacities(arguments.capacity))
+    if not settings.app:
+        raise ConfigurationError(f'{arguments.target}: says no app; add app = "module:name"')
+    return settings
+
+
+def _capacities(given: Sequence[str]) -> dict[str, int]:
+    capacities = {}
+    for text in given:
+        table, equals, rows = text.partition("=")
+        if not equals or not rows.isascii() or not rows.isdigit():
+            raise ConfigurationError(f"--capacity: {text!r} is not TABLE=ROWS")
+        capacities[table] = int(rows)
+    return capacities
+
+
+def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
+    # Not before the environment is set: this imports numpy.
+    from diptych.engine.engine import layout_bytes
+    from diptych.serving.application import load_app
+    from diptych.serving.logs import configure
+    from diptych.serving.supervisor import Supervisor
+
+    try:
+        app = load_app(settings.app, directory)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise ConfigurationError(f"app: {settings.app} can't be imported: {error}") from None
+    size_bytes = layout_bytes(app, settings.capacities)
+    if check:
+        print(f"{settings.app}: {len(app.tables)} tables, {len(app.operations)} operations")
+        print(f"address space {size_bytes / 2**30:.2f} GiB; settings are fine")
+        return 0
+    configure("supervisor", settings.log_format)
+    try:
+        return Supervisor(app, settings).run()
+    except OSError as error:
+        print(f"diptych serve: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,479 @@
+"""The gateway process: clients on one side, the writer and the readers on the other.
+
+Transactions go to the writer in whole runs and come back in whole runs; queries wait in `queries`
+for an image and a reader. No payload is decoded here but HELLO's. This module owns the event loop
+and carries out what `connection`, `links`, `queries` and the supervisor's messages ask for; the
+decisions about queries and images are made in `queries`.
+
+When the writer dies, what was sent to it and not answered is answered `outcome_unknown`; what comes
+in then waits for the next writer, in a bounded store. When the supervisor is gone, so is this
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+import uvloop
+
+from diptych.app import App
+from diptych.config import Settings
+from diptych.serving import channel, control
+from diptych.serving.channel import Hold, Image, Internal
+from diptych.serving.connection import Connection, State
+from diptych.serving.control import Control, Message
+from diptych.serving.figures import Counts, describe
+from diptych.serving.frames import FrameBuffer, Words
+from diptych.serving.links import ReaderLink, WriterLink, readdressed
+from diptych.serving.parking import Parked, Parking
+from diptych.serving.queries import Failed, Queries, Query, Verdict
+from diptych.serving.spawn import EXIT_PARENT_GONE
+from diptych.serving.welcome import Greeter, Hello
+from diptych_client.errors import (
+    Busy,
+    DiptychError,
+    HistoryChanged,
+    OutcomeUnknown,
+    ShuttingDown,
+    TimedOut,
+)
+from diptych_client.protocol import HEADER, Kind, encode_frame
+
+log = logging.getLogger("diptych.serving")
+
+TICK_S = 0.002
+"""How often time is looked at while queries are unanswered."""
+WAITING_BYTES_MAX = 64 << 20
+"""Transactions that may wait for a writer to come back."""
+FLUSH_S = 0.5
+"""How long clients may take to read their last answers at shutdown."""
+UNKNOWN = "the writer died before it answered: this ran once or not at all"
+
+
+@dataclass(frozen=True)
+class GatewayPlan:
+    """What the supervisor gives a new gateway."""
+
+    app: App
+    settings: Settings
+    control: Control
+    listeners: tuple[socket.socket, ...]
+
+
+def main(plan: GatewayPlan) -> int:
+    """The gateway's process: returns its exit code."""
+    return uvloop.run(Gateway(plan).run())
+
+
+class Gateway:
+    """See the module. Methods named after what happened are called by those it happened to."""
+
+    def __init__(self, plan: GatewayPlan) -> None:
+        self.settings = plan.settings
+        self.greeter = Greeter(plan.app, plan.settings.limits)
+        limits, sync = plan.settings.limits, plan.settings.sync
+        self.queries = Queries(int(limits.query_ms * 1e6), sync.max_pin_ms)
+        self.counts = Counts()
+        self.draining = False
+        self.loop: asyncio.AbstractEventLoop
+        self.history = 0
+        self.newest = 0  # highest sequence number that anyone here was told
+        self._control = plan.control
+        self._listeners = plan.listeners
+        self._servers: list[asyncio.Server] = []
+        self._connections: dict[int, Connection] = {}
+        self._connection_number = 0
+        self._token = 0
+        self._writer: WriterLink | None = None
+        self._met = False  # whether this writer has said where it stands
+        self._readers: dict[int, ReaderLink] = {}
+        self._reaped: set[int] = set()
+        self._parking = Parking(WAITING_BYTES_MAX, limits.transaction_wait_ms / 1000)
+        self._asking: deque[tuple[int, int]] = deque()
+        self._runs: Words = np.zeros((1 << 12, 4), np.int64)
+        self._accepting = self._pumping = self._ticking = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended: asyncio.Future[int]
+
+    async def run(self) -> int:
+        """Serve until told to end. Returns the exit code."""
+        self.loop = asyncio.get_running_loop()
+        self._ended = self.loop.create_future()
+        self.loop.add_reader(self._control.fileno(), self._on_control)
+        self._control.send({"tell": "started"})
+        return await self._ended
+
+    def runs_of(self, length: int) -> Words:
+        """Working space for kernels that group frames; valid until the next call."""
+        if len(self._runs) < length:
+            self._runs = np.zeros((length, 4), np.int64)
+        return self._runs
+
+    # The supervisor.
+
+    def _on_control(self) -> None:
+        messages, alive = self._control.receive()
+        for message in messages:
+            self._obey(message)
+        if not alive:
+            # The supervisor is gone: nobody would replace anything, and nobody reaps.
+            os._exit(EXIT_PARENT_GONE)
+
+    def _obey(self, message: Message) -> None:
+        match message["do"]:
+            case "writer":
+                self._start(self._adopt(message["descriptor"], WriterLink(self)))
+            case "reader":
+                link = ReaderLink(self, message["reader"])
+                self._start(self._adopt(message["descriptor"], link))
+            case "reaped":
+                self._reader_reaped(message["reader"])
+            case "restarts":
+                self.counts.restarts = message["restarts"]
+            case "drain":
+                self._start(self._drain())
+
+    def _start(self, coroutine: Any) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _adopt(self, descriptor: int, link: WriterLink | ReaderLink) -> None:
+        await self.loop.create_unix_connection(lambda: link, sock=control.adopt(descriptor))
+        if isinstance(link, WriterLink):
+            if self._writer is not None:
+                self._writer.close()
+                self.writer_lost(self._writer)
+            self._writer = link
+            link.send(channel.holds(self.queries.in_use()))
+
+    async def _accept(self) -> None:
+        for listener in self._listeners:
+            server = await self.loop.create_server(self._new_connection, sock=listener)
+            self._servers.append(server)
+        self._control.send({"tell": "accepting"})
+
+    def _new_connection(self) -> Connection:
+        self._connection_number += 1
+        return Connection(self, self._connection_number)
+
+    # Clients.
+
+    def connected(self, connection: Connection) -> DiptychError | None:
+        """A client connected; an error means that it can't stay."""
+        if self.draining:
+            return ShuttingDown("the server is shutting down")
+        if len(self._connections) >= self.settings.limits.connections:
+            self.counts.refused += 1
+            return Busy("too many connections")
+        self._connections[connection.number] = connection
+        return None
+
+    def disconnected(self, connection: Connection) -> None:
+        if self._connections.pop(connection.number, None) and connection.queries:
+            self.queries.abandon(connection.number)
+
+    def welcome(self, connection: Connection, hello: Hello) -> bytes:
+        return self.greeter.welcome(
+            hello, session=connection.number, history=self.history, sequence=self.newest
+        )
+
+    def transactions(self, connection: Connection, first: int, count: int) -> int:
+        """Take frames of a connection for the writer; returns how many there was room for."""
+        buffer = connection.buffer
+        if self._writer is not None and self._met:
+            taken = min(count, self._writer.room())
+            if taken > 0:
+                self._writer.forward(buffer, first, taken, connection.number)
+            return taken
+        data = bytes(buffer.view[buffer.starts[first] : buffer.starts[first + count]])
+        if not self._parking.put(connection.number, data, self.loop.time()):
+            return 0
+        self._tick_soon()
+        return count
+
+    def query(self, connection: Connection, frame: memoryview) -> None:
+        """Take one query."""
+        _, _, _, operation, request, at_least, history = HEADER.unpack_from(frame)
+        if at_least and (history != self.history or at_least > self.newest):
+            self.counts.refused += 1
+            self._tell_history(connection, operation, request)
+            return
+        if len(self.queries) >= self.settings.limits.queries_waiting:
+            self.counts.refused += 1
+            connection.fail(operation, request, Busy("the server has too many queries waiting"))
+            return
+        self._token += 1
+        connection.queries += 1
+        ours = readdressed(frame, self._token, 0)
+        now = time.monotonic_ns()
+        wanted = self.queries.arrive(
+            Query(self._token, connection.number, operation, request, at_least, ours, now)
+        )
+        if wanted is not None and self._writer is not None:
+            self._writer.send(channel.wanted(wanted))
+        self._pump_soon()
+
+    def _tell_history(self, connection: Connection, operation: int, request: int) -> None:
+        error = HistoryChanged("the server does not have what this client saw; it recovered")
+        connection.fail(operation, request, error, history=self.history, sequence=self.newest)
+
+    def info(self, connection: Connection, request: int) -> None:
+        """Ask the writer for its figures; the answer follows with them."""
+        self._asking.append((connection.number, request))
+        if self._writer is None:
+            self._tell_figures(None)
+        else:
+            self._writer.send(encode_frame(Internal.STATS))
+
+    def _tell_figures(self, writer: dict[str, Any] | None) -> None:
+        if not self._asking:
+            return
+        number, request = self._asking.popleft()
+        if number in self._connections:
+            told = describe(self.counts, self.queries, len(self._connections), writer)
+            payload = msgpack.packb(told)
+            frame = encode_frame(Kind.RESULT, payload, request=request, sequence=self.newest)
+            self._connections[number].answer(frame)
+
+    # The writer.
+
+    def replies(self, number: int, data: bytes, count: int) -> None:
+        """Whole reply frames for one connection, in order."""
+        connection = self._connections.get(number)
+        if connection is not None:
+            connection.transactions -= count
+            connection.answer(data)
+
+    def answered(self, sequence: int, results: int, rejected: int, errors: int) -> None:
+        """What a read from the writer brought, counted."""
+        self.newest = max(self.newest, sequence)
+        self.counts.transactions += results
+        self.counts.rejected += rejected
+        self.counts.errors += errors
+
+    def from_writer(self, frame: memoryview) -> None:
+        kind = frame[4]
+        if kind == Internal.IMAGE:
+            self._release(self.queries.publish(Image.read(frame)))
+            self._pump_soon()
+            self._accept_when_ready()
+        elif kind == Internal.WRITER:
+            self._meet_writer(channel.Writer.read(frame))
+        elif kind == Internal.PINNED:
+            hold = Hold.read(frame)
+            if hold in self.queries.in_use():
+                self._carry_out(self.queries.pinned(hold, time.monotonic_ns()))
+            else:
+                self._release([hold])
+        elif kind == Internal.FIGURES:
+            self._tell_figures(channel.unpack_payload(frame))
+
+    def _meet_writer(self, writer: channel.Writer) -> None:
+        if self.history and self.history != writer.history:
+            log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
+            self._fail(self.queries.new_writer("the server recovered to an earlier state"))
+        self.history, self.newest = writer.history, writer.sequence
+        self._met = True
+        self._unpark()
+        self._accept_when_ready()
+
+    def writer_lost(self, link: WriterLink) -> None:
+        """The writer is gone, and with it the answers to what it was sent."""
+        if self._writer is not link:
+            return
+        self._writer, self._met = None, False
+        lost = 0
+        for number, request, operation in link.unanswered():
+            lost += 1
+            connection = self._connections.get(number)
+            if connection is not None:
+                connection.transactions -= 1
+                error = OutcomeUnknown(UNKNOWN, str(request))
+                connection.fail(operation, request, error)
+        self.counts.unknown += lost
+        while self._asking:
+            self._tell_figures(None)
+        if not self.draining:
+            log.warning("the writer is gone; %d transactions have an unknown outcome", lost)
+
+    def _unpark(self) -> None:
+        """Send what waited for a writer, in the order it came."""
+        for entry in self._parking.take_all():
+            buffer = FrameBuffer.holding(entry.data)
+            # A client that has gone was promised nothing: its frames were not sent.
+            if self._writer is None or entry.connection not in self._connections:
+                continue
+            if self._writer.room() >= buffer.count:
+                self._writer.forward(buffer, 0, buffer.count, entry.connection)
+            else:
+                self._fail_parked(entry, Busy("the server has too many transactions in flight"))
+
+    def _fail_parked(self, entry: Parked, error: DiptychError) -> None:
+        connection = self._connections.get(entry.connection)
+        if connection is None:
+            return
+        buffer = FrameBuffer.holding(entry.data)
+        connection.transactions -= buffer.count
+        for position in range(buffer.count):
+            _, _, _, operation, request, _, _ = HEADER.unpack_from(buffer.frame(position))
+            connection.fail(operation, request, error)
+
+    def _release(self, holds: Iterable[Hold]) -> None:
+        # Without a writer there is nobody to tell: the next one asks what is held.
+        if self._writer is not None:
+            for hold in holds:
+                self._writer.send(hold.frame(Internal.RELEASED))
+
+    # Readers and their queries.
+
+    def reader_joined(self, link: ReaderLink) -> None:
+        self._readers[link.number] = link
+        self.queries.joined(link.number)
+        self._accept_when_ready()
+        self._pump_soon()
+
+    def reader_lost(self, number: int) -> None:
+        self._readers.pop(number, None)
+        self._fail(self.queries.lost(number, time.monotonic_ns()))
+        if number in self._reaped:
+            self._reader_reaped(number)
+        self._pump_soon()
+
+    def _reader_reaped(self, number: int) -> None:
+        """The process is gone for certain: only now do its holds end."""
+        if number in self._readers or number not in self.queries.readers:
+            # Its socket's end has not been seen yet (or not even its beginning).
+            self._reaped.add(number)
+            return
+        self._reaped.discard(number)
+        self._release(self.queries.reaped(number))
+        self._pump_soon()
+
+    def query_answered(self, number: int, frame: memoryview) -> None:
+        _, kind, _, _, token, _, times = HEADER.unpack_from(frame)
+        age_us = times & channel.AGE_US_MAX
+        run_us = times >> channel.RUN_US_SHIFT
+        query, released = self.queries.answered(number, token, run_us, time.monotonic_ns())
+        self._release(released)
+        if query is not None:
+            self.counts.query(kind, age_us, run_us)
+            connection = self._connections.get(query.connection)
+            if connection is not None:
+                connection.queries -= 1
+                connection.answer(readdressed(frame, query.request, age_us))
+        self._pump_soon()
+
+    def _accept_when_ready(self) -> None:
+        """Listen once all that a client needs is there."""
+        ready = self._met and self._readers and self.queries.current is not None
+        if ready and not self._accepting and not self.draining:
+            self._accepting = True
+            self._start(self._accept())
+
+    def _pump_soon(self) -> None:
+        """Dispatch once this round of the loop has brought all its queries."""
+        if not self._pumping:
+            self._pumping = True
+            self.loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        for number, run, batch in self.queries.dispatch(time.monotonic_ns()):
+            if self._is_current(run.sequence):
+                run = run._replace(time_ns=time.monotonic_ns())
+            link = self._readers[number]
+            link.send(b"".join([run.frame(), *[query.frame for query in batch]]))
+        if len(self.queries):
+            self._tick_soon()
+
+    def _is_current(self, sequence: int) -> bool:
+        """Whether an image of this number shows all that anyone here has been told."""
+        idle = self._writer is not None and self._writer.unanswered_count == 0
+        return idle and sequence >= self.newest
+
+    def _tick_soon(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self.loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        self._carry_out(self.queries.due(time.monotonic_ns()))
+        for entry in self._parking.take_expired(self.loop.time()):
+            self._fail_parked(entry, TimedOut("there was no writer in time; nothing happened"))
+        if len(self.queries) or len(self._parking):
+            self._tick_soon()
+
+    def _carry_out(self, verdict: Verdict) -> None:
+        for number, why in verdict.kill:
+            self.counts.stopped += 1
+            self._control.send({"ask": "kill_reader", "reader": number, "why": why})
+        self._fail(verdict.failed)
+        self._pump_soon()
+
+    def _fail(self, failed: Iterable[Failed]) -> None:
+        for query, error in failed:
+            self.counts.query_errors += 1
+            connection = self._connections.get(query.connection)
+            if connection is None:
+                continue
+            connection.queries -= 1
+            if isinstance(error, HistoryChanged):
+                self._tell_history(connection, query.operation, query.request)
+            else:
+                connection.fail(query.operation, query.request, error)
+
+    # The end.
+
+    async def _drain(self) -> None:
+        """Take nothing new, answer what is in flight, say goodbye, end."""
+        if self.draining:
+            return
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections.values()):
+            if connection.state is State.GREETING:
+                connection.end(ShuttingDown("the server is shutting down"))
+            else:
+                connection.answer(encode_frame(Kind.CLOSING))
+        deadline = self.loop.time() + self.settings.limits.drain_ms / 1000
+        while self._in_flight() and self.loop.time() < deadline:
+            await asyncio.sleep(TICK_S)
+        left = self._in_flight()
+        if left:
+            log.warning("%d calls were not answered within drain_ms", left)
+        self._give_up_the_rest()
+        deadline = self.loop.time() + FLUSH_S
+        while not self._flushed() and self.loop.time() < deadline:
+            await asyncio.sleep(TICK_S)
+        self._control.send({"tell": "drained"})
+        self._ended.set_result(0)
+
+    def _in_flight(self) -> int:
+        sent = self._writer.unanswered_count if self._writer is not None else 0
+        return sent + len(self._parking) + len(self.queries)
+
+    def _give_up_the_rest(self) -> None:
+        error = ShuttingDown("the server is shutting down")
+        for entry in self._parking.take_all():
+            self._fail_parked(entry, error)
+        self._fail(Failed(query, error) for query in self.queries.give_up())
+        if self._writer is not None:
+            self.writer_lost(self._writer)
+        for connection in list(self._connections.values()):
+            connection.end()
+
+    def _flushed(self) -> bool:
+        return all(connection.flushed for connection in self._connections.values())

@@ -1,0 +1,153 @@
+"""The gateway's ends of its sockets to the writer and to the readers.
+
+A link turns reads into runs of replies, or into frames, and hands them to the gateway. The link to
+the writer also remembers every transaction that it sent and that was not answered, in the order
+sent, which is the order of answers: when the writer dies, these are the calls whose outcome is
+unknown.
+
+An error in here is a bug that would leave calls unanswered for ever, so it ends the process: the
+supervisor starts another gateway, and clients reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diptych.serving import frames
+from diptych.serving.channel import BytesLike
+from diptych.serving.frames import FrameBuffer, Words
+from diptych.serving.spawn import EXIT_FAILED
+from diptych_client.protocol import HEADER
+
+if TYPE_CHECKING:
+    from diptych.serving.gateway import Gateway
+
+log = logging.getLogger("diptych.serving")
+
+READ_BYTES = 1 << 20
+TRUSTED_PAYLOAD_BYTES_MAX = 1 << 31
+NOTES = 1 << 17
+"""Transactions in flight to the writer, of all connections; a power of two."""
+UNSENT_BYTES_MAX = 64 << 20
+"""What may wait for a writer that does not read."""
+_WORD = (1 << 64) - 1
+
+
+class _Link(asyncio.BufferedProtocol):
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.buffer = FrameBuffer(READ_BYTES, TRUSTED_PAYLOAD_BYTES_MAX)
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.transport.set_write_buffer_limits(high=2 * UNSENT_BYTES_MAX)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.buffer.added(nbytes)
+        try:
+            self._received(self.buffer.split())
+        except Exception:
+            log.exception("the gateway can't go on")
+            os._exit(EXIT_FAILED)
+        self.buffer.consume()
+
+    def _received(self, count: int) -> None:
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def close(self) -> None:
+        self.transport.abort()
+
+
+class WriterLink(_Link):
+    """To and from one writer process."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self._notes: Words = np.zeros((NOTES, frames.NOTE_COLUMNS), np.int64)
+        self._head = self._tail = 0
+        self._summary: Words = np.zeros(frames.SUMMARY, np.int64)
+
+    @property
+    def unanswered_count(self) -> int:
+        return self._tail - self._head
+
+    def room(self) -> int:
+        """How many more transactions may be sent now."""
+        if self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            return 0
+        return NOTES - self.unanswered_count
+
+    def forward(self, buffer: FrameBuffer, first: int, count: int, connection: int) -> None:
+        """Send frames of one connection on; there must be room."""
+        frames.forward(
+            buffer.array, buffer.starts, first, count, connection, self._notes, self._tail
+        )
+        self._tail += count
+        starts = buffer.starts
+        self.transport.write(bytes(buffer.view[starts[first] : starts[first + count]]))
+
+    def unanswered(self) -> Iterator[tuple[int, int, int]]:
+        """(connection, request, operation) of all that was sent and not answered."""
+        for number in range(self._head, self._tail):
+            connection, request, operation = self._notes[number & (NOTES - 1)].tolist()
+            yield connection, request & _WORD, operation
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gateway.writer_lost(self)
+
+    def _received(self, count: int) -> None:
+        if not count:
+            return
+        buffer = self.buffer
+        runs = self.gateway.runs_of(len(buffer.starts))
+        self._summary[:] = 0
+        found = frames.group_replies(buffer.array, buffer.starts, count, runs, self._summary)
+        sequence, results, rejected, errors = self._summary.tolist()
+        self._head += results + rejected + errors
+        # Before the replies go out: a client may ask for this number at once.
+        self.gateway.answered(sequence, results, rejected, errors)
+        view = buffer.view
+        for connection, start, stop, number in runs[:found].tolist():
+            if connection:
+                self.gateway.replies(connection, bytes(view[start:stop]), number)
+            else:
+                self.gateway.from_writer(view[start:stop])
+
+
+class ReaderLink(_Link):
+    """To and from one reader process."""
+
+    def __init__(self, gateway: Gateway, number: int) -> None:
+        super().__init__(gateway)
+        self.number = number
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.gateway.reader_joined(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gateway.reader_lost(self.number)
+
+    def _received(self, count: int) -> None:
+        for position in range(count):
+            self.gateway.query_answered(self.number, self.buffer.frame(position))
+
+
+def readdressed(frame: BytesLike, request: int, context: int) -> bytes:
+    """The same frame with another request number and context."""
+    length, kind, flags, operation, _, sequence, _ = HEADER.unpack_from(frame)
+    head = HEADER.pack(length, kind, flags, operation, request, sequence, context)
+    return head + bytes(frame[HEADER.size :])

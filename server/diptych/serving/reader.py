@@ -1,0 +1,136 @@
+"""A reader process: runs queries on the images, which it maps read-only, one after another.
+
+It takes a RUN (which image, at which epoch) and the queries that follow it, and answers each as
+soon as it is done. It runs at lower priority than gateway and writer, and is the first to go when
+memory is short. It ends when the gateway or the supervisor does, and by itself whenever its view of
+an image can't be trusted any more: the gateway then gives the query to another reader.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import time
+from dataclasses import dataclass
+
+from diptych.app import App
+from diptych.config import Settings
+from diptych.engine.queries import ImageChanged, Queries, ViewKept
+from diptych.memory import Region
+from diptych.serving import channel
+from diptych.serving.channel import Internal, Run
+from diptych.serving.control import Control
+from diptych.serving.frames import FrameBuffer
+from diptych.serving.spawn import EXIT_FAILED, EXIT_PARENT_GONE
+from diptych.store.database import SCRATCH_BYTES
+from diptych_client.protocol import HEADER, HEADER_BYTES
+
+log = logging.getLogger("diptych.serving")
+
+READ_BYTES = 64 << 10
+NICENESS = 5
+OOM_SCORE_ADJUSTMENT = "500"
+
+
+@dataclass(frozen=True)
+class ReaderPlan:
+    """What the supervisor gives a new reader. `image_fds` are read-only."""
+
+    app: App
+    settings: Settings
+    control: Control
+    gateway: socket.socket
+    image_fds: tuple[int, ...]
+    size_bytes: int
+
+
+def main(plan: ReaderPlan) -> int:
+    """The reader's process: returns its exit code."""
+    _step_back()
+    images = [
+        Region.attach(fd, plan.size_bytes, scratch_bytes=SCRATCH_BYTES) for fd in plan.image_fds
+    ]
+    return Reader(plan, Queries(plan.app, images, plan.settings.capacities)).run()
+
+
+class Reader:
+    """The loop: wait, read, run, answer."""
+
+    def __init__(self, plan: ReaderPlan, queries: Queries) -> None:
+        self._queries = queries
+        self._control = plan.control
+        self._gateway = plan.gateway
+        self._gateway.setblocking(True)
+        self._buffer = FrameBuffer(READ_BYTES, 1 << 31)
+        self._run: Run | None = None
+
+    def run(self) -> int:
+        """Work until the gateway or the supervisor is gone. Returns the exit code."""
+        poll = select.poll()
+        poll.register(self._control.fileno(), select.POLLIN)
+        poll.register(self._gateway.fileno(), select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._control.fileno() in ready:
+                messages, alive = self._control.receive()
+                if not alive:
+                    return EXIT_PARENT_GONE
+                if any(message["do"] == "stop" for message in messages):
+                    return 0
+            if self._gateway.fileno() in ready:
+                received = self._gateway.recv_into(self._buffer.space())
+                if not received:
+                    return 0
+                self._buffer.added(received)
+                if not self._work():
+                    return EXIT_FAILED
+
+    def _work(self) -> bool:
+        """Take what has come; False when this process must not go on."""
+        count = self._buffer.split()
+        for position in range(count):
+            frame = self._buffer.frame(position)
+            if frame[4] == Internal.RUN:
+                self._run = Run.read(frame)
+            elif not self._query(frame):
+                return False
+        self._buffer.consume()
+        return True
+
+    def _query(self, frame: memoryview) -> bool:
+        run = self._run
+        assert run is not None
+        _, _, _, number, token, _, _ = HEADER.unpack_from(frame)
+        began_ns = time.monotonic_ns()
+        kept = False
+        try:
+            reply = self._queries.run(
+                run.image,
+                run.epoch,
+                run.sequence,
+                run.time_ns,
+                number,
+                token,
+                frame[HEADER_BYTES:],
+            )
+        except ImageChanged as error:
+            log.critical("a query's answer was thrown away: %s", error)
+            return False
+        except ViewKept as error:
+            log.error("operation %d: %s; this reader ends", number, error)
+            reply, kept = error.reply, True
+        run_us = (time.monotonic_ns() - began_ns) // 1000
+        self._gateway.sendall(channel.with_run_time(reply, run_us))
+        return not kept
+
+
+def _step_back() -> None:
+    """Leave the processor to gateway and writer, and be killed before them when memory is short."""
+    os.nice(NICENESS)
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(OOM_SCORE_ADJUSTMENT)
+    except OSError as error:
+        log.info("oom_score_adj can't be set here: %s", error.strerror)

@@ -1,0 +1,96 @@
+"""What a server has before its first process: memory, listening sockets, warm kernels.
+
+The supervisor keeps all of it for as long as the server lives, so that any process can be replaced.
+It maps none of the memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from diptych.app import App
+from diptych.config import Settings, split_address
+from diptych.engine.engine import layout_bytes
+from diptych.errors import ConfigurationError
+from diptych.memory import Region
+from diptych.memory import warm as warm_memory
+from diptych.serving import frames
+from diptych.serving.takeover import Memory
+
+BACKLOG = 1024
+
+
+def make_memory(app: App, settings: Settings) -> Memory:
+    """The region and its images: all zero, sparse, mapped by nobody yet.
+
+    Errors: ConfigurationError (a capacity of a table there is none of), OSError.
+    """
+    size_bytes = layout_bytes(app, settings.capacities)
+    directory = settings.sync.images_directory
+    region = _descriptor("region", size_bytes, None)
+    images = [
+        _descriptor(f"image-{number}", size_bytes, directory)
+        for number in range(settings.sync.images)
+    ]
+    return Memory(region, tuple(images), size_bytes)
+
+
+def read_only_images(memory: Memory) -> tuple[int, ...]:
+    """Descriptors of the images that can't be mapped writable; the caller closes them."""
+    descriptors = []
+    for fd in memory.image_fds:
+        os.fchmod(fd, 0o400)
+        descriptors.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
+    return tuple(descriptors)
+
+
+def listen(addresses: Sequence[str]) -> tuple[socket.socket, ...]:
+    """Listening sockets. Errors: ConfigurationError."""
+    listeners = []
+    for address in addresses:
+        host, port = split_address(address)
+        try:
+            listeners.append(_listener(host, port))
+        except OSError as error:
+            raise ConfigurationError(f"listen: {address}: {error.strerror or error}") from None
+    return tuple(listeners)
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where to connect to, as host:port."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def warm_kernels() -> None:
+    """Compile all that children need, or load it from the cache, so that a restart is quick."""
+    frames.warm()
+    warm_memory()
+
+
+def _descriptor(name: str, size_bytes: int, directory: Path | None) -> int:
+    with Region.create(size_bytes, name=name, directory=directory) as region:
+        return os.dup(region.fd)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family, _, _, _, where = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            with contextlib.suppress(OSError):
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,434 @@
+"""The supervisor: starts the server's processes, replaces those that die, ends them in order.
+
+A plain process with one thread, which has imported the application and compiled the kernels: it
+forks the others, so a replacement is ready in milliseconds. It keeps the memory and the listening
+sockets, maps neither region nor image, and runs no event loop but its own selector.
+
+What it must get right is order. A gateway's readers are killed and reaped before the writer is told
+that this holder left. A writer is reaped before the next one starts. At the end the gateway goes
+first, then readers, then the writer. When the supervisor itself is killed, the kernel kills the
+rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import diptych
+from diptych.app import App
+from diptych.config import Settings
+from diptych.serving import gateway, reader, resources, writer
+from diptych.serving.children import Child, RestartPolicy
+from diptych.serving.control import Control, Message, stream_pair
+from diptych.serving.spawn import (
+    EXIT_FAILED,
+    EXIT_NEVER_RESTART,
+    become_subreaper,
+    fork_child,
+    name_process,
+)
+from diptych.serving.takeover import Memory
+
+log = logging.getLogger("diptych.serving")
+
+GATEWAY_GRACE_S = 2.0
+"""Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
+STOP_GRACE_S = 2.0
+"""What readers, and then the writer, get."""
+
+
+class Supervisor:
+    """`lifeline`: the control socket of whoever started us and must not outlive us; see `local`."""
+
+    def __init__(self, app: App, settings: Settings, lifeline: Control | None = None) -> None:
+        self.app = app
+        self.settings = settings
+        self._lifeline = lifeline
+        self._selector = selectors.DefaultSelector()
+        self._policy = RestartPolicy()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count(1)
+        self._writer: Child | None = None
+        self._gateway: Child | None = None
+        self._children: dict[int, Child] = {}  # by pid: all that are not reaped
+        self._restarts = {"writer": 0, "gateway": 0, "reader": 0}
+        self._facts: Message = {}  # what the writer last said of itself
+        self._accepted = False
+        self._draining = False
+        self._over = False
+        self._code = 0
+        self._memory: Memory
+        self._listeners: tuple[socket.socket, ...] = ()
+
+    def run(self) -> int:
+        """Serve until told to end. Returns the exit code. Errors: ConfigurationError, OSError."""
+        name_process("supervisor")
+        become_subreaper()
+        self._listeners = resources.listen(self.settings.listen)
+        self._memory = resources.make_memory(self.app, self.settings)
+        resources.warm_kernels()
+        self._take_signals()
+        if self._lifeline is not None:
+            self._watch(self._lifeline, self._on_lifeline)
+        try:
+            self._start_writer()
+            while not self._over:
+                self._turn()
+        finally:
+            self._kill_all()
+        return self._code
+
+    # The loop.
+
+    def _turn(self) -> None:
+        timeout_s = None
+        if self._timers:
+            timeout_s = max(0.0, self._timers[0][0] - time.monotonic())
+        for key, _ in self._selector.select(timeout_s):
+            key.data()
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+
+    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._numbers), action))
+
+    def _watch(self, source: Any, on_ready: Callable[[], None]) -> None:
+        self._selector.register(source, selectors.EVENT_READ, on_ready)
+
+    def _take_signals(self) -> None:
+        read_end, write_end = socket.socketpair()
+        read_end.setblocking(False)
+        write_end.setblocking(False)
+        self._wakeup = read_end, write_end  # kept open
+        signal.set_wakeup_fd(write_end.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._watch(read_end, lambda: self._on_signal(read_end))
+
+    def _on_signal(self, read_end: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in read_end.recv(64):
+                self.stop(signal.Signals(number).name)
+
+    def _on_lifeline(self) -> None:
+        assert self._lifeline is not None
+        messages, alive = self._lifeline.receive()
+        for message in messages:
+            if message["ask"] == "pids":
+                self._lifeline.send({"tell": "pids", "pids": self.pids()})
+        if not alive:
+            log.error("whoever started this server is gone")
+            self._end(EXIT_FAILED)
+
+    def pids(self) -> dict[str, list[int]]:
+        """The processes there are, by role."""
+        by_role: dict[str, list[int]] = {"supervisor": [os.getpid()]}
+        for child in self._children.values():
+            by_role.setdefault(child.role, []).append(child.spawned.pid)
+        return by_role
+
+    # Starting.
+
+    def _fork(
+        self, role: str, make: Callable[[Control], Callable[[], int]], keep: list[int], holder: int
+    ) -> Child:
+        """Fork a child; `make` turns its end of the control socket into what it runs."""
+        ours, theirs = Control.pair()
+        spawned = fork_child(
+            role, make(theirs), [theirs.fileno(), *keep], log_format=self.settings.log_format
+        )
+        theirs.close()
+        child = Child(role, next(self._numbers), spawned, ours, holder)
+        self._children[spawned.pid] = child
+        self._watch(spawned.pidfd, self._reap)
+        self._watch(ours, lambda: self._on_control(child))
+        return child
+
+    def _start_writer(self) -> None:
+        if self._draining or self._writer is not None:
+            return
+        holders = tuple({c.holder for c in self._children.values() if c.holder})
+
+        def make(control: Control) -> Callable[[], int]:
+            plan = writer.WriterPlan(self.app, self.settings, control, self._memory, holders)
+            return lambda: writer.main(plan)
+
+        keep = [self._memory.region_fd, *self._memory.image_fds]
+        self._writer = self._fork("writer", make, keep, 0)
+        if self._gateway is not None:
+            self._connect()
+
+    def _start_gateway(self) -> None:
+        if self._draining or self._gateway is not None:
+            return
+
+        def make(control: Control) -> Callable[[], int]:
+            plan = gateway.GatewayPlan(self.app, self.settings, control, self._listeners)
+            return lambda: gateway.main(plan)
+
+        keep = [listener.fileno() for listener in self._listeners]
+        self._gateway = self._fork("gateway", make, keep, 0)
+        self._gateway.holder = self._gateway.number
+        self._tell_restarts()
+        if self._writer is not None:
+            self._connect()
+        for _ in range(self.settings.readers):
+            self._start_reader(self._gateway)
+
+    def _start_reader(self, for_gateway: Child) -> None:
+        if self._draining or for_gateway is not self._gateway:
+            return
+        gateway_end, reader_end = stream_pair()
+        images = resources.read_only_images(self._memory)
+
+        def make(control: Control) -> Callable[[], int]:
+            size_bytes = self._memory.size_bytes
+            plan = reader.ReaderPlan(
+                self.app, self.settings, control, reader_end, images, size_bytes
+            )
+            return lambda: reader.main(plan)
+
+        child = self._fork("reader", make, [reader_end.fileno(), *images], for_gateway.holder)
+        # A reader has nothing to say when it is ready: what it is given waits in its socket.
+        child.ready = True
+        for_gateway.control.send({"do": "reader", "reader": child.number}, gateway_end.fileno())
+        gateway_end.close()
+        reader_end.close()
+        for fd in images:
+            os.close(fd)
+
+    def _connect(self) -> None:
+        """Give gateway and writer a socket to each other."""
+        assert self._gateway is not None
+        assert self._writer is not None
+        gateway_end, writer_end = stream_pair()
+        message = {"do": "gateway", "holder": self._gateway.holder}
+        self._writer.control.send(message, writer_end.fileno())
+        self._gateway.control.send({"do": "writer"}, gateway_end.fileno())
+        gateway_end.close()
+        writer_end.close()
+
+    # What children say.
+
+    def _on_control(self, child: Child) -> None:
+        messages, alive = child.control.receive()
+        for message in messages:
+            self._listen(child, message)
+        if not alive:
+            # It has ended, or is about to: its pidfd tells when.
+            self._selector.unregister(child.control)
+
+    def _listen(self, child: Child, message: Message) -> None:
+        match message.get("tell", message.get("ask")):
+            case "ready":
+                child.ready = True
+                self._facts = message
+                if message["recovered"]:
+                    log.warning("a new writer goes on after transaction %d", message["sequence"])
+                if self._gateway is None and not self._accepted:
+                    self._start_gateway()
+            case "accepting":
+                child.ready = True
+                if not self._accepted:
+                    self._accepted = True
+                    self._announce()
+            case "kill_reader":
+                for other in self._children.values():
+                    if other.role == "reader" and other.number == message["reader"]:
+                        other.stopped_because = message["why"]
+                        self._kill(other)
+            case "replace_gateway":
+                if self._gateway is not None and self._gateway.holder == message["holder"]:
+                    self._kill(self._gateway)
+
+    def _announce(self) -> None:
+        addresses = [resources.address_of(listener) for listener in self._listeners]
+        pids = ", ".join(
+            f"{role} {' '.join(map(str, numbers))}" for role, numbers in self.pids().items()
+        )
+        data_mib = self._facts["data_bytes"] / 2**20
+        images = self.settings.sync.images
+        log.info(
+            "Diptych %s serves %s at %s", diptych.__version__, self.app.name, ", ".join(addresses)
+        )
+        log.info("processes: %s", pids)
+        log.info("written pages are found by: %s", self._facts["tracker"])
+        log.info(
+            "memory: (1 + %d) x %.1f MiB of data = %.1f MiB now",
+            images,
+            data_mib,
+            data_mib * (1 + images),
+        )
+        log.info(
+            "durability: none; there is no log yet: acknowledged work may be lost if the writer "
+            "or the host dies"
+        )
+        if self._lifeline is not None:
+            self._lifeline.send({"tell": "ready", "addresses": addresses, "pids": self.pids()})
+
+    # Dying.
+
+    def _reap(self) -> None:
+        """Take in every child that has ended; orphans of children, too, since we get those."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None:
+                self._selector.unregister(child.spawned.pidfd)
+                os.close(child.spawned.pidfd)
+                self._hear_last_words(child)
+                self._died(child, status)
+
+    def _hear_last_words(self, child: Child) -> None:
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(child.control)
+        for message in child.control.receive()[0]:
+            self._listen(child, message)
+        child.control.close()
+
+    def _died(self, child: Child, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        if self._draining:
+            self._died_in_drain(child)
+            return
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        why = f" ({child.stopped_because})" if child.stopped_because else ""
+        log.warning("%s, pid %d, ended: %s%s", child.name, child.spawned.pid, how, why)
+        if code == EXIT_NEVER_RESTART:
+            log.error("%s can't be started: giving up", child.name)
+            self._end(EXIT_FAILED)
+            return
+        if child.role == "reader":
+            self._reader_died(child)
+            return
+        if child.role == "gateway":
+            self._gateway = None
+            for other in self._children.values():
+                if other.holder == child.holder:
+                    self._kill(other)
+            self._let_go(child.holder)
+        else:
+            self._writer = None
+        start = self._start_gateway if child.role == "gateway" else self._start_writer
+        self._restart(child, start)
+
+    def _reader_died(self, child: Child) -> None:
+        if self._gateway is None or self._gateway.holder != child.holder:
+            self._let_go(child.holder)
+            return
+        current = self._gateway
+        current.control.send({"do": "reaped", "reader": child.number})
+        if child.stopped_because:
+            self._restarts["reader"] += 1
+            self._tell_restarts()
+            self._start_reader(current)
+        else:
+            self._restart(child, lambda: self._start_reader(current))
+
+    def _let_go(self, holder: int) -> None:
+        """Tell the writer that a holder left, once nobody is alive who looked at images for it."""
+        left = any(child.holder == holder for child in self._children.values())
+        if not left and self._writer is not None:
+            self._writer.control.send({"do": "left", "holder": holder})
+
+    def _restart(self, child: Child, start: Callable[[], None]) -> None:
+        pause_s = self._policy.pause_s(child.role, ready=child.ready, now=time.monotonic())
+        if pause_s is None:
+            log.error("%s dies at its start, again and again: giving up", child.role)
+            self._end(EXIT_FAILED)
+            return
+        self._restarts[child.role] += 1
+        self._tell_restarts()
+        if pause_s:
+            self._after(pause_s, start)
+        else:
+            start()
+
+    def _tell_restarts(self) -> None:
+        if self._gateway is not None:
+            self._gateway.control.send({"do": "restarts", "restarts": self._restarts})
+
+    def _kill(self, child: Child) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child.spawned.pidfd, signal.SIGKILL)
+
+    # Ending.
+
+    def stop(self, why: str) -> None:
+        """Begin to end in order; called again, end at once."""
+        if self._draining:
+            log.warning("%s again: ending at once", why)
+            self._end(EXIT_FAILED)
+            return
+        log.info("%s: draining", why)
+        self._draining = True
+        for listener in self._listeners:
+            listener.close()
+        if self._gateway is None:
+            self._stop_readers()
+            return
+        self._gateway.control.send({"do": "drain"})
+        drain_s = self.settings.limits.drain_ms / 1000 + GATEWAY_GRACE_S
+        self._kill_after(drain_s, "gateway")
+
+    def _died_in_drain(self, child: Child) -> None:
+        if child is self._gateway:
+            self._gateway = None
+            self._stop_readers()
+        elif child is self._writer:
+            self._writer = None
+        if self._gateway is None and not any(c.role == "reader" for c in self._children.values()):
+            self._stop_writer()
+
+    def _stop_readers(self) -> None:
+        for child in self._children.values():
+            if child.role == "reader":
+                child.control.send({"do": "stop"})
+        self._kill_after(STOP_GRACE_S, "reader")
+        if not any(child.role == "reader" for child in self._children.values()):
+            self._stop_writer()
+
+    def _stop_writer(self) -> None:
+        if self._writer is None:
+            log.info("ended in order")
+            self._end(0)
+            return
+        self._writer.control.send({"do": "stop"})
+        self._kill_after(STOP_GRACE_S, "writer")
+
+    def _kill_after(self, delay_s: float, role: str) -> None:
+        def kill() -> None:
+            for child in self._children.values():
+                if child.role == role:
+                    log.warning("%s takes too long to end: killed", child.name)
+                    self._kill(child)
+
+        self._after(delay_s, kill)
+
+    def _end(self, code: int) -> None:
+        self._over, self._code = True, code
+
+    def _kill_all(self) -> None:
+        """Leave nobody behind, however we end."""
+        for child in self._children.values():
+            self._kill(child)
+        for pid in list(self._children):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)

@@ -1,0 +1,126 @@
+"""How a writer gets its memory: from nothing, or from what the writer before it left behind.
+
+The supervisor keeps the memory; the writer before is reaped, never presumed dead. With no whole
+image there was nothing yet that anyone could have been answered from: memory is emptied, laid out
+and set up again. Else the newest whole image, published or not, is copied over the region, whose
+own content is never trusted, and a new history begins. All images but that one then count as
+lacking everything, and as held, until each holder has said anew what it holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from diptych.app import App
+from diptych.config import Settings
+from diptych.engine.engine import Engine
+from diptych.engine.sync import Syncer, SyncSettings
+from diptych.errors import CorruptionError
+from diptych.memory import Mirror, Region, choose_tracker, newest_complete, read_stamp, restore
+from diptych.store.database import SCRATCH_BYTES
+
+log = logging.getLogger("diptych.serving")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Descriptors that the supervisor keeps: of the region, and of each image."""
+
+    region_fd: int
+    image_fds: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A writer's engine and syncer. `recovered`: whether it goes on from an image."""
+
+    engine: Engine
+    syncer: Syncer
+    recovered: bool
+    tracker: str
+
+
+def take_memory(app: App, settings: Settings, memory: Memory, holders: Iterable[int]) -> Taken:
+    """Open the memory as its one writer. `holders`: who may be looking at images.
+
+    Errors: whatever the application's setup raises; CorruptionError; MemoryFailure.
+    """
+    images = [_attach(fd, memory) for fd in memory.image_fds]
+    newest = newest_complete(images)
+    if newest is None:
+        for fd in (memory.region_fd, *memory.image_fds):
+            _empty(fd, memory.size_bytes)
+    region = Region.attach(
+        memory.region_fd, memory.size_bytes, scratch_bytes=SCRATCH_BYTES, writable=True
+    )
+    if newest is not None:
+        began = time.monotonic()
+        restore(region, images[newest])
+        log.info("region restored from image %d in %.3f s", newest, time.monotonic() - began)
+    tracker = choose_tracker(region, settings.sync.tracker)  # type: ignore[arg-type] # checked
+    mirror = Mirror(region, tracker, images, current=-1 if newest is None else newest)
+    if newest is None:
+        engine = _create(app, settings, region, mirror)
+    else:
+        engine = _recover(app, settings, region, mirror)
+    syncer = Syncer(mirror, sync_settings(settings), unknown=() if newest is None else holders)
+    return Taken(engine, syncer, newest is not None, tracker.name)
+
+
+def sync_settings(settings: Settings) -> SyncSettings:
+    sync = settings.sync
+    return SyncSettings(
+        interval_ms=sync.interval_ms,
+        max_duty=sync.max_duty,
+        max_pause_ms=sync.max_pause_ms,
+        max_pin_ms=sync.max_pin_ms,
+        images=sync.images,
+    )
+
+
+def _create(app: App, settings: Settings, region: Region, mirror: Mirror) -> Engine:
+    return Engine.create(
+        app,
+        region,
+        grow=mirror.add_extent,
+        history=_new_history(),
+        capacities=settings.capacities,
+        seed=secrets.randbits(62),
+    )
+
+
+def _recover(app: App, settings: Settings, region: Region, mirror: Mirror) -> Engine:
+    engine = Engine.recover(
+        app,
+        region,
+        grow=mirror.add_extent,
+        history=_new_history(),
+        capacities=settings.capacities,
+    )
+    stamp = read_stamp(mirror.images[mirror.current])
+    if stamp is None or engine.sequence != stamp.sequence:
+        raise CorruptionError(f"the image is stamped {stamp}, its content says {engine.sequence}")
+    for extent in engine.extents():
+        mirror.add_extent(extent)
+    return engine
+
+
+def _new_history() -> int:
+    """Positive, and never 0, which means none."""
+    return 1 + secrets.randbits(62)
+
+
+def _attach(fd: int, memory: Memory) -> Region:
+    return Region.attach(fd, memory.size_bytes, writable=True)
+
+
+def _empty(fd: int, size_bytes: int) -> None:
+    """Give all of its memory back, and be as long as before. No page of it is in use."""
+    os.ftruncate(fd, 0)
+    os.ftruncate(fd, size_bytes)

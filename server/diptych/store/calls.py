@@ -1,0 +1,24 @@
+"""The store's kernels as interpreted handlers call them: by their compiled entry points.
+
+Numba's dispatch looks at every argument's type, which takes longer than most of these kernels run. The
+wrappers above pass nothing but the words array and ints that they have checked, so they call directly.
+Importing this module compiles the kernels, or loads them from the cache.
+"""
+
+from __future__ import annotations
+
+from diptych.kernel import direct
+from diptych.store import btree, hashing, rows, undo
+
+find = direct(hashing.find, 1)
+find1 = direct(hashing.find1, 2)
+insert = direct(rows.insert, 1)
+assign = direct(rows.assign, 4)
+delete = direct(rows.delete, 2)
+update = direct(rows.update, 4)
+next_row = direct(rows.next_row, 2)
+open_cursor = direct(btree.open_cursor, 5)
+advance = direct(btree.advance, 1)
+first = direct(btree.first, 3)
+mark = direct(undo.mark, 0)
+rollback = direct(undo.rollback, 1)

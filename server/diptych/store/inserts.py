@@ -1,0 +1,112 @@
+"""`insert` of one table: a function generated from its columns.
+
+`insert(*, account, symbol, ..., price=default)`: as source, since Python's own argument passing is
+the fastest there is, checks names and defaults, and says what is missing. Values go to the scratch in
+one `struct` call; the kernel does the rest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from diptych.errors import Rejected
+from diptych.schema import MISSING, Column
+from diptych.store import calls
+from diptych.store import words as at
+from diptych.store.faults import fault
+from diptych.store.rowtypes import Row, not_found
+
+if TYPE_CHECKING:
+    from diptych.store.tables import TableView
+
+_ARGUMENTS_BYTE = at.S_ARGUMENT * 8
+
+
+def make_insert(view: TableView) -> Callable[..., Row]:
+    """The `insert` of a table that this process may write. It raises what `Table.insert` does."""
+    columns = view.layout.spec.columns
+    names: dict[str, Any] = {
+        "pack": struct.Struct("<" + "".join(map(_struct_code, columns))).pack_into,
+        "scratch": view.space.scratch_bytes,
+        "words": view.space.words,
+        "insert_row": calls.insert,
+        "Row": view.row,
+        "not_found": not_found,
+        "diagnose": _diagnoser(view),
+        "failed": _failure(view),
+        "packing_error": (struct.error, TypeError, OverflowError),
+    }
+    parameters, values, checks = [], [], []
+    for column in columns:
+        name = column.name
+        default = 0 if column.auto else column.default
+        names[f"default_{name}"] = default
+        parameters.append(name if default is MISSING else f"{name}=default_{name}")
+        codec = view.codecs[name]
+        if column.kind == "int" and not codec.members:
+            values.append(name)  # struct itself refuses what is no int of 64 bits
+        else:
+            names[f"word_{name}"] = codec.padded if column.words > 1 else codec.word
+            names[f"known_{name}"] = codec.known
+            seen = "" if column.words > 1 else f"known_{name}.get({name}) or "
+            values.append(f"{seen}word_{name}({name})")
+        if column.reference:
+            names[f"find_{name}"] = view.tables[column.reference].find
+            checks.append(
+                f"    if find_{name}({name}) < 0:\n"
+                f"        raise not_found({column.reference!r}, {name})\n"
+            )
+    everything = "".join(f"{column.name}, " for column in columns)
+    source = (
+        f"def insert(*, {', '.join(parameters)}):\n"
+        + "".join(checks)
+        + "    try:\n"
+        + f"        pack(scratch, {_ARGUMENTS_BYTE}, {', '.join(values)})\n"
+        + "    except packing_error:\n"
+        + f"        raise diagnose(({everything})) from None\n"
+        + f"    row = insert_row(words, {view.layout.descriptor})\n"
+        + "    if row < 0:\n"
+        + f"        row = failed(row, ({everything}))\n"
+        + "    return Row(row)\n"
+    )
+    exec(compile(source, f"<{view.name}.insert>", "exec"), names)
+    made: Callable[..., Row] = names["insert"]
+    made.__qualname__ = f"{view.name}.insert"
+    return made
+
+
+def _struct_code(column: Column) -> str:
+    return f"{column.words * 8}s" if column.words > 1 else "q"
+
+
+def _diagnoser(view: TableView) -> Callable[[tuple[Any, ...]], BaseException]:
+    def diagnose(values: tuple[Any, ...]) -> BaseException:
+        for column, value in zip(view.layout.spec.columns, values, strict=True):
+            try:
+                view.codecs[column.name].encode(value)
+            except Rejected as bad:
+                return bad
+        return TypeError(f"{view.name}.insert can't store {values!r}")
+
+    return diagnose
+
+
+def _failure(view: TableView) -> Callable[[int, tuple[Any, ...]], int]:
+    """What to do when the kernel refused: give memory and repeat where that is allowed, or raise."""
+    spec, space, descriptor = view.layout.spec, view.space, view.layout.descriptor
+
+    def failed(code: int, values: tuple[Any, ...]) -> int:
+        while code < 0 and space.needs_memory(code):
+            code = calls.insert(space.words, descriptor)
+        if code >= 0:
+            return code
+        if code == at.DUPLICATE_KEY:
+            named = dict(zip((column.name for column in spec.columns), values, strict=True))
+            key = [named[column.name] for column in spec.keys]
+            shown = key if len(key) > 1 else key[0]
+            raise Rejected("duplicate_key", table=view.name, key=shown)
+        raise fault(code, space.scratch[at.S_FAULT], view.layout)
+
+    return failed

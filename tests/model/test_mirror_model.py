@@ -1,0 +1,197 @@
+"""The mirror's set arithmetic on real memory: random schedules, and whole images compared.
+
+A schedule writes pages again and again (few pages, so that they meet in every set), levels, pre-copies,
+abandons syncs, loses tracking, grows, and cuts. After each committed sync the whole image must equal
+the region. The obvious wrong rules run through the same schedules, and must be caught.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diptych.memory import (
+    NONE,
+    CompareTracker,
+    Extent,
+    KernelTracker,
+    Mirror,
+    Region,
+    SyncRecord,
+)
+from diptych.memory.layout import Pages
+from diptych.memory.page_set import PageSet
+
+PAGES = 20
+FIRST_EXTENT = Extent(1, 15)
+Choose = Callable[[int], int]  # a number from 0 up to, but not including, its argument
+STEPS = (
+    "write",
+    "write",
+    "write",
+    "back",
+    "level",
+    "precopy",
+    "abort",
+    "sync",
+    "sync",
+    "grow",
+    "lose",
+)
+
+
+class LastTakeMirror(Mirror):
+    """Wrong: images are told to lack only what the last take brought."""
+
+    def _take(self) -> Pages:
+        self.last = super()._take()
+        return self.last
+
+    def commit(self, image: int) -> None:
+        self._written.clear()
+        self._written.add(self.last)
+        super().commit(image)
+
+
+class ThisSyncMirror(Mirror):
+    """Wrong: a sync that is abandoned forgets what it took."""
+
+    def abort(self, image: int) -> None:
+        super().abort(image)
+        self._written.clear()
+
+
+class LevelFromRegionMirror(Mirror):
+    """Wrong: levelling reads the region and calls a page level that is written again meanwhile."""
+
+    def level(self, image: int) -> None:
+        super().level(image)
+        pages = self._missing[image].pages()
+        self._missing[image].clear()
+        self._uncopied.discard(pages)
+
+
+class ForgetfulCutMirror(Mirror):
+    """Wrong: the cut copies what it took itself, not what an earlier sync took and left."""
+
+    def cut(self, image: int, sequence: int, history: int) -> SyncRecord | None:
+        self._uncopied = PageSet(PAGES)
+        return super().cut(image, sequence, history)
+
+
+class Schedule:
+    """One region and its mirror, driven by the numbers that `choose` gives."""
+
+    def __init__(
+        self,
+        choose: Choose,
+        mirror_kind: type[Mirror] = Mirror,
+        tracker_kind: type[KernelTracker] | type[CompareTracker] = KernelTracker,
+    ) -> None:
+        self.choose = choose
+        self.region = Region.create(PAGES * 4096)
+        self.images = [Region.create(PAGES * 4096) for _ in range(2 + choose(3))]
+        self.tracker = tracker_kind(self.region)
+        self.tracker.start()
+        self.mirror = mirror_kind(self.region, self.tracker, self.images)
+        self.mirror.add_extent(FIRST_EXTENT)
+        self.grown = FIRST_EXTENT.stop
+        self.value = 1
+        self.wrong = 0
+        self.compared = 0
+
+    def run(self, steps: int) -> Schedule:
+        for _ in range(steps):
+            getattr(self, STEPS[self.choose(len(STEPS))])()
+        self.sync()
+        return self
+
+    def close(self) -> None:
+        self.mirror.tracker.stop()
+        for memory in (self.region, *self.images):
+            memory.close()
+
+    def write(self) -> None:
+        page = 1 + self.choose(self.grown - 1)
+        self.value += 1
+        self.region.words[page * 512 + self.choose(512)] = self.value
+
+    def back(self) -> None:
+        """A page gets the bytes it has in some image: what comparing alone does not see."""
+        page = 1 + self.choose(self.grown - 1)
+        part = slice(page * 512, page * 512 + 512)
+        self.region.words[part] = self.images[self.choose(len(self.images))].words[part]
+
+    def level(self) -> None:
+        if self.mirror.filling == NONE:
+            free = [i for i in range(len(self.images)) if i != self.mirror.current]
+            self.mirror.level(free[self.choose(len(free))])
+
+    def precopy(self) -> None:
+        if self.mirror.filling != NONE:
+            self.mirror.precopy(self.mirror.filling, self.choose(4))
+
+    def abort(self) -> None:
+        if self.mirror.filling != NONE:
+            if self.choose(2):
+                self.mirror.cut(self.mirror.filling, 1, 1)
+            self.mirror.abort(self.mirror.filling)
+
+    def sync(self) -> None:
+        self.level()
+        image = self.mirror.filling
+        if self.mirror.cut(image, self.mirror.sequence + 1, 1) is None:
+            image = self.mirror.current
+        else:
+            self.mirror.commit(image)
+        # Not by the mirror's own comparison: every byte of what is allocated.
+        part = slice(512, self.grown * 512)
+        self.compared += 1
+        self.wrong += not np.array_equal(self.region.words[part], self.images[image].words[part])
+
+    def grow(self) -> None:
+        if self.grown < PAGES and self.choose(4) == 0:
+            self.mirror.add_extent(Extent(self.grown, self.grown + 1))
+            self.grown += 1
+
+    def lose(self) -> None:
+        if self.choose(8) == 0:
+            self.mirror.tracker.stop()
+
+
+@pytest.mark.parametrize("tracker_kind", [KernelTracker, CompareTracker])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), steps=st.integers(1, 60))
+def test_every_image_equals_the_region(
+    tracker_kind: type[KernelTracker], data: st.DataObject, steps: int
+) -> None:
+    schedule = Schedule(lambda n: data.draw(st.integers(0, n - 1)), Mirror, tracker_kind)
+    schedule.run(steps)
+    schedule.close()
+    assert schedule.wrong == 0
+
+
+def wrong_images(kind: type[Mirror], tracker_kind: type[KernelTracker], schedules: int) -> int:
+    wrong = 0
+    for seed in range(schedules):
+        schedule = Schedule(random.Random(seed).randrange, kind, tracker_kind).run(120)
+        schedule.close()
+        wrong += schedule.wrong
+    return wrong
+
+
+@pytest.mark.parametrize("tracker_kind", [KernelTracker, CompareTracker])
+def test_long_schedules_with_the_right_rule(tracker_kind: type[KernelTracker]) -> None:
+    assert wrong_images(Mirror, tracker_kind, 60) == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [LastTakeMirror, ThisSyncMirror, LevelFromRegionMirror, ForgetfulCutMirror]
+)
+def test_the_wrong_rules_are_caught(kind: type[Mirror]) -> None:
+    assert wrong_images(kind, KernelTracker, 30) > 0
