@@ -334,12 +334,10 @@ class App:
             raise DeclarationError(f"{where}: a handler is a plain function, without async")
         given = list(inspect.signature(function).parameters.values())
         annotation = type_hints(function, where).get(given[0].name, Any) if given else None
-        if annotation is not Any and not (
-            isinstance(annotation, type) and issubclass(annotation, Db)
-        ):
-            raise DeclarationError(f"{where}: a handler's first parameter is the db: Db")
-        if annotation is not Any:
+        if isinstance(annotation, type) and issubclass(annotation, Db):
             self._check_db(annotation, where)
+        elif annotation is not Any:
+            raise DeclarationError(f"{where}: a handler's first parameter is the db: Db")
         return given[1:]
 
     def _check_db(self, annotation: type[Db], where: str) -> None:
