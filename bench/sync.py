@@ -6,8 +6,8 @@
 For each size of allocated memory and each number of random pages written between two syncs:
   pause        what the writer stands still for: finding the written pages and copying them
   first write  what it pays later, at the first write to each page that the sync looked at
-  fork         how long fork() stops a process with as much private memory (huge pages off, as stores
-               that snapshot by forking advise), and its first write to a page while the child lives
+  fork         how long fork() stops a process with as much private memory (huge pages off, as is
+               advised for stores that fork), and its first write to a page while the child lives
   full copy    copying all of the memory, which is what a mirror without tracking would do
 Ratios within one run mean something; absolute figures belong to the machine and what else it does.
 """

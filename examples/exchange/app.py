@@ -113,13 +113,13 @@ def issue_shares(db: Tables, account: int, symbol: Symbol, shares: Shares) -> in
 
 
 def settle(
-    db: Tables, market: Market, account: int, side: int, maker: Order, quantity: int
+    db: Tables, market: Market, symbol: str, account: int, side: int, maker: Order, quantity: int
 ) -> None:
     """Give the resting order its part of a match, and record the trade.
 
     The taker's part is booked once, after its last match: see `place_order`.
     """
-    symbol, price, owner = market.symbol, maker.price, maker.account
+    price, owner = maker.price, maker.account
     if side == Side.BUY:
         buyer, seller = account, owner
         db.account[owner].cash += price * quantity
@@ -145,14 +145,13 @@ def settle(
 
 
 def match(
-    db: Tables, market: Market, account: int, side: int, price: int, quantity: int
+    db: Tables, market: Market, symbol: str, account: int, side: int, price: int, quantity: int
 ) -> tuple[int, int]:
     """Fill against the other side, best price first, then oldest; return the quantity and its cost.
 
     Asks for the first order again and again: whatever is matched either leaves the book or ends
     the loop, so a range over the index would only be slower.
     """
-    symbol = market.symbol
     filled = cost = 0
     while filled < quantity:
         maker = db.order.by_book.first(symbol, -side)
@@ -163,7 +162,7 @@ def match(
             break
         open_quantity = maker.remaining
         fill = min(quantity - filled, open_quantity)
-        settle(db, market, account, side, maker, fill)
+        settle(db, market, symbol, account, side, maker, fill)
         filled += fill
         cost += fill * maker_price
         if fill == open_quantity:
@@ -203,7 +202,7 @@ def place_order(
         free = trader.cash - trader.reserved
         if free < price * quantity:
             raise Rejected("insufficient_funds", needed=price * quantity, free=free)
-        filled, cost = match(db, market, account, side, price, quantity)
+        filled, cost = match(db, market, symbol, account, side, price, quantity)
         rest = quantity - filled if until == Until.CANCELLED else 0
         if filled > 0:
             trader.cash -= cost
@@ -217,7 +216,7 @@ def place_order(
         free = holding.shares - holding.reserved
         if free < quantity:
             raise Rejected("insufficient_shares", needed=quantity, free=free)
-        filled, cost = match(db, market, account, side, price, quantity)
+        filled, cost = match(db, market, symbol, account, side, price, quantity)
         rest = quantity - filled if until == Until.CANCELLED else 0
         if filled > 0:
             trader.cash += cost

@@ -12,12 +12,16 @@ matching, and an order that the tape never created is unknown here too.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
+
 from diptych import AsyncClient, DiptychError, Rejected
+from diptych.loadtest.latency import BINS, Counters, bin_of
 from exchange.schema import Placed, Side, Until
 
 
@@ -58,11 +62,12 @@ NEVER_HERE = "no call: to be cancelled, but rejected here"
 
 @dataclass
 class Tally:
-    """How each event read ended. `check` insists that none is missing."""
+    """How each event read ended, and how long calls took. `check` insists that none is missing."""
 
     read: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     calls: int = 0
+    latencies: Counters = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def check(self) -> None:
         """Errors: AssertionError when an event is not accounted for, or counted twice."""
@@ -119,7 +124,7 @@ class Player:
 
     async def _place(self, order: Place) -> int | None:
         """The number of the order that rests, 0 when none does, None when it was refused."""
-        self.tally.calls += 1
+        started = self._call()
         outcome = DROPPED
         number: int | None = None
         try:
@@ -135,6 +140,7 @@ class Player:
             outcome = FAILED + error.code
         finally:
             self._room.release()
+        self._answered(started)
         self.tally.outcomes[outcome] += 1
         return number
 
@@ -147,8 +153,9 @@ class Player:
             elif number == 0:
                 outcome = FILLED_HERE
             else:
-                self.tally.calls += 1
+                started = self._call()
                 await self._client.cancel_order(account, number)
+                self._answered(started)
         except Rejected as no:
             outcome = REJECTED + no.code
         except DiptychError as error:
@@ -156,6 +163,13 @@ class Player:
         finally:
             self._room.release()
         self.tally.outcomes[outcome] += 1
+
+    def _call(self) -> int:
+        self.tally.calls += 1
+        return time.perf_counter_ns()
+
+    def _answered(self, started_ns: int) -> None:
+        self.tally.latencies[bin_of(time.perf_counter_ns() - started_ns)] += 1
 
 
 async def _stream(events: Iterable[Event]) -> AsyncIterable[Event]:

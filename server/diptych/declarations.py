@@ -12,6 +12,7 @@ from typing import Any
 
 from diptych.errors import DeclarationError, did_you_mean
 from diptych.schema import (
+    CAPACITY_MAX,
     INT_MAX,
     INT_MIN,
     MISSING,
@@ -29,12 +30,23 @@ from diptych.schema import (
     value_type,
 )
 
-CAPACITY_MAX = 2**32
 COLUMNS_WORDS_MAX = 64
 KEY_WORDS_MAX = 7
 INDEXES_MAX = 10
-DB_NAMES = frozenset({"now", "sequence", "caller", "random", "publish", "sql", "refresh", "age_ms"})
-TABLE_NAMES = frozenset({"get", "insert", "get_or_insert", "delete", "columns", "df", "arrow"})
+# What a table or an index would hide: names for handlers, and those that `store` uses. A test holds
+# them against the classes.
+DB_NAMES = frozenset(
+    {
+        *("now", "sequence", "caller", "random", "publish", "sql", "refresh", "age_ms"),
+        *("layout", "space", "tables", "commit", "rollback", "verify"),
+    }
+)
+TABLE_NAMES = frozenset(
+    {
+        *("get", "insert", "get_or_insert", "delete", "columns", "df", "arrow"),
+        *("name", "layout", "space", "tables", "codecs", "row", "find"),
+    }
+)
 
 
 def table_spec(record: Any, capacity: int, tables: Mapping[str, TableSpec]) -> TableSpec:

@@ -19,6 +19,7 @@ from diptych.errors import DeclarationError
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 TEXT_BYTES_MAX = 256
+CAPACITY_MAX = 2**32
 
 Kind = Literal["int", "float", "bool", "text"]
 

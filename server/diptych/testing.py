@@ -18,11 +18,11 @@ import numpy as np
 
 from diptych.app import App, Db
 from diptych.engine.engine import Engine, layout_bytes
-from diptych.engine.queries import Queries
+from diptych.engine.queries import Queries, ViewKept
 from diptych.memory import PAGE_BYTES, Extent, Region, Stamp, write_stamp
 from diptych.memory.stamp import State
 from diptych.serving.local import Server, running
-from diptych.store.database import SCRATCH_BYTES
+from diptych.store.database import SCRATCH_BYTES, Database
 from diptych_client.errors import Rejected, error_from
 from diptych_client.operations import Operation, read_operations, unknown_operation, unpack
 from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
@@ -37,8 +37,9 @@ EPOCH = 1
 class Bench:
     """An application open in this process. A context manager; see `App.open`.
 
-    Operations are attributes: `bench.transfer(1, 2, 5)` returns what a client would get, or raises it.
-    `db` reads what is there now; `transaction()` writes beside the application's own handlers.
+    Operations are attributes: `bench.transfer(1, 2, 5)` returns what a client would get, or raises
+    it; `call` also reaches those that have the name of a method. `db` reads what is there now;
+    `transaction()` writes beside the application's own handlers.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Bench:
         reading = Region.attach(
             self._region.fd, size_bytes, scratch_bytes=SCRATCH_BYTES, writable=False
         )
+        write_stamp(self._region, Stamp(State.COMPLETE, EPOCH, 0, 1, time.monotonic_ns()))
         self._queries = Queries(self.app, [reading])
-        self.db: Db = self._queries.databases[0]
+        # Another one than queries get: what a test keeps of it is not a view that a query kept.
+        self.db: Db = Database(self._engine.layout, reading, writable=False)
         self._refresh()
         return self
 
@@ -128,9 +131,11 @@ class Bench:
     @contextmanager
     def transaction(self) -> Iterator[Db]:
         """A transaction of one's own: fixtures, scripts. An exception inside undoes it."""
-        with self._engine.transaction() as db:
-            yield db
-        self._after()
+        try:
+            with self._engine.transaction() as db:
+                yield db
+        finally:
+            self._after()
 
     def advance(self, *, seconds: float) -> None:
         """Move `db.now` on. Only where the bench was opened with a `now`."""
@@ -167,9 +172,12 @@ class Bench:
         return reply
 
     def _query(self, number: int, payload: bytes) -> bytes:
-        return self._queries.run(
-            0, EPOCH, self._engine.sequence, time.monotonic_ns(), number, 1, payload
-        )
+        try:
+            return self._queries.run(
+                0, EPOCH, self._engine.sequence, time.monotonic_ns(), number, 1, payload
+            )
+        except ViewKept as kept:
+            return kept.reply
 
     def _operation(self, name: str) -> Operation:
         if name not in self._operations:

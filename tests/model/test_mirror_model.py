@@ -1,8 +1,9 @@
 """The mirror's set arithmetic on real memory: random schedules, and whole images compared.
 
-A schedule writes pages again and again (few pages, so that they meet in every set), levels, pre-copies,
-abandons syncs, loses tracking, grows, and cuts. After each committed sync the whole image must equal
-the region. The obvious wrong rules run through the same schedules, and must be caught.
+A schedule writes pages again and again (few pages, so that they meet in every set), levels,
+pre-copies while the owner writes on, abandons syncs, loses tracking, grows, and cuts. After each
+committed sync the whole image must equal the region. The obvious wrong rules run through the same
+schedules, and must be caught.
 """
 
 from __future__ import annotations
@@ -98,6 +99,9 @@ class Schedule:
         self.images = [Region.create(PAGES * 4096) for _ in range(2 + choose(3))]
         self.tracker = tracker_kind(self.region)
         self.tracker.start()
+        self.take = self.tracker.take
+        self.tracker.take = self.take_and_write_on  # type: ignore[method-assign]  # a seam
+        self.standing_still = False
         self.mirror = mirror_kind(self.region, self.tracker, self.images)
         self.mirror.add_extent(FIRST_EXTENT)
         self.grown = FIRST_EXTENT.stop
@@ -110,6 +114,20 @@ class Schedule:
             getattr(self, STEPS[self.choose(len(STEPS))])()
         self.sync()
         return self
+
+    def take_and_write_on(self) -> Pages:
+        """The owner does not wait for a take that is not a cut's: it writes before the copying."""
+        pages = self.take()
+        if not self.standing_still:
+            for _ in range(self.choose(3)):
+                (self.write, self.back)[self.choose(2)]()
+        return pages
+
+    def cut(self, image: int) -> SyncRecord | None:
+        self.standing_still = True
+        record = self.mirror.cut(image, self.mirror.sequence + 1, 1)
+        self.standing_still = False
+        return record
 
     def close(self) -> None:
         self.mirror.tracker.stop()
@@ -139,13 +157,13 @@ class Schedule:
     def abort(self) -> None:
         if self.mirror.filling != NONE:
             if self.choose(2):
-                self.mirror.cut(self.mirror.filling, 1, 1)
+                self.cut(self.mirror.filling)
             self.mirror.abort(self.mirror.filling)
 
     def sync(self) -> None:
         self.level()
         image = self.mirror.filling
-        if self.mirror.cut(image, self.mirror.sequence + 1, 1) is None:
+        if self.cut(image) is None:
             image = self.mirror.current
         else:
             self.mirror.commit(image)
@@ -165,7 +183,7 @@ class Schedule:
 
 
 @pytest.mark.parametrize("tracker_kind", [KernelTracker, CompareTracker])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data(), steps=st.integers(1, 60))
 def test_every_image_equals_the_region(
     tracker_kind: type[KernelTracker], data: st.DataObject, steps: int

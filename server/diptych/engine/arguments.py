@@ -12,8 +12,9 @@ from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
-from diptych.app import Operation
-from diptych.schema import INT_MAX, INT_MIN, MISSING, ValueType
+from diptych.app import Operation, Parameter
+from diptych.errors import DeclarationError
+from diptych.schema import INT_MAX, INT_MIN, MISSING, ValueType, plain_default
 from diptych_client.errors import BadArguments
 
 Check = Callable[[Any], Any]
@@ -86,7 +87,7 @@ def _completer(operation: Operation) -> Callable[[Any], list[Any]]:
     parameters = operation.parameters
     required = sum(parameter.default is MISSING for parameter in parameters)
     # Defaults go through the same checks as what a client sends, so they are given as it would.
-    defaults = [_wire(parameter.default) for parameter in parameters]
+    defaults = [_default(operation, p) for p in parameters[required:]]
 
     def complete(values: Any) -> list[Any]:
         if not isinstance(values, list):
@@ -98,15 +99,18 @@ def _completer(operation: Operation) -> Callable[[Any], list[Any]]:
         if len(values) < required:
             missing = parameters[len(values)].name
             raise BadArguments(f"{operation.name}: {missing} is missing", missing)
-        return values + defaults[len(values) :]
+        return values + defaults[len(values) - required :]
 
     return complete
 
 
-def _wire(default: Any) -> Any:
-    if isinstance(default, bool) or not isinstance(default, int):
-        return list(default) if isinstance(default, tuple) else default
-    return int(default)
+def _default(operation: Operation, parameter: Parameter) -> Any:
+    given = plain_default(parameter.default, parameter.name)
+    try:
+        checker(parameter.value, parameter.name)(given)
+    except BadArguments as bad:
+        raise DeclarationError(f"{operation.name}: the default does not fit: {bad}") from None
+    return given
 
 
 def _plain_checker(value: ValueType, name: str) -> Check:
@@ -122,7 +126,9 @@ def _plain_checker(value: ValueType, name: str) -> Check:
         return _float_checker(value, name)
     if value.base in (list, tuple):
         return _list_checker(value, name)
-    if value.base in (bool, bytes, dict, NoneType):
+    if value.base is dict:
+        return _map_checker(value, name)
+    if value.base in (bool, bytes, NoneType):
         return _type_checker(value, name)
     return lambda given: given
 
@@ -191,7 +197,7 @@ def _float_checker(value: ValueType, name: str) -> Check:
 
 
 def _list_checker(value: ValueType, name: str) -> Check:
-    fixed = value.base is tuple and len(value.arguments) > 1
+    fixed = value.base is tuple and not value.repeated
     inner = [checker(argument, f"{name}[]") for argument in value.arguments]
     low, high = (value.items.low, value.items.high) if value.items else (0, None)
 
@@ -204,7 +210,7 @@ def _list_checker(value: ValueType, name: str) -> Check:
             if len(given) != len(inner):
                 raise _bad(name, given, f"an array of {len(inner)} items")
             return tuple(test(item) for test, item in zip(inner, given, strict=True))
-        made = [inner[0](item) for item in given] if inner else given
+        made = [inner[0](item) for item in given]
         return tuple(made) if value.base is tuple else made
 
     return check
@@ -222,8 +228,19 @@ def _record_checker(value: ValueType, name: str) -> Check:
     return check
 
 
+def _map_checker(value: ValueType, name: str) -> Check:
+    check_key, check_value = (checker(inner, f"{name}{{}}") for inner in value.arguments)
+
+    def check(given: Any) -> Any:
+        if type(given) is not dict:
+            raise _bad(name, given, "a map")
+        return {check_key(key): check_value(item) for key, item in given.items()}
+
+    return check
+
+
 def _type_checker(value: ValueType, name: str) -> Check:
-    wanted = {bool: "true or false", bytes: "bytes", dict: "a map", NoneType: "nil"}[value.base]
+    wanted = {bool: "true or false", bytes: "bytes", NoneType: "nil"}[value.base]
 
     def check(given: Any) -> Any:
         if type(given) is not value.base:

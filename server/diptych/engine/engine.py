@@ -24,8 +24,8 @@ import numpy.typing as npt
 from diptych.app import App
 from diptych.engine.arguments import binder
 from diptych.engine.results import failure, packer
-from diptych.errors import OutOfMemory
-from diptych.memory import Extent, Region
+from diptych.errors import OutOfMemory, TableFull
+from diptych.memory import Extent, MemoryFailure, Region
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
@@ -36,7 +36,6 @@ from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
 Grow = Callable[[Extent], None]
 Handler = Callable[..., Any]
 
-DEADLINE_CHECK_FRAMES = 8
 RESULT = int(Kind.RESULT)
 
 
@@ -163,7 +162,7 @@ class Engine:
             self.db.space.give_memory = None
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
-        """Run one function as a transaction of its own: setup, tests, scripts. Raises what it raises."""
+        """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
         self._begin()
         return self._execute(function, arguments, pack=lambda value: value)
 
@@ -180,8 +179,8 @@ class Engine:
         Stops after the frame in which `deadline_ns` (monotonic) passes. Returns how many ran, and
         appends a reply for each, with the context of its request.
         """
-        data = memoryview(frames)
-        replies, ints, db = self.replies, self._ints, self.db
+        data = frames.data
+        replies, ints, db, monotonic_ns = self.replies, self._ints, self.db, time.monotonic_ns
         ints[at.NOW] = db.now = self._clock()
         sequence = ints[at.SEQUENCE]
         ran = 0
@@ -193,7 +192,7 @@ class Engine:
             replies += HEADER.pack(len(payload), kind, 0, number, request, sequence, context)
             replies += payload
             ran += 1
-            if not ran % DEADLINE_CHECK_FRAMES and time.monotonic_ns() >= deadline_ns:
+            if monotonic_ns() >= deadline_ns:
                 break
         return ran
 
@@ -201,11 +200,15 @@ class Engine:
         """Check all structures and every invariant. Errors: CorruptionError, AssertionError."""
         self.db.verify()
         for invariant in self.app.invariants:
-            if not invariant(self.db):
+            holds = invariant(self.db)
+            if self._scratch[at.S_UNDO_TOP]:
+                self.db.rollback()
+                raise AssertionError(f"invariant {invariant.__name__} changes data")
+            if not holds:
                 raise AssertionError(f"invariant {invariant.__name__} does not hold")
 
     def _clock(self) -> int:
-        """Time of the transactions that begin now: it never goes back, whatever the host's clock does."""
+        """Time of the transactions that begin now: it never goes back, whatever the host says."""
         return max(self._now_ns(), self._ints[at.NOW])
 
     def _begin(self) -> None:
@@ -223,7 +226,7 @@ class Engine:
             name, function, bind = found
             try:
                 values = msgpack.unpackb(payload, strict_map_key=False)
-            except (ValueError, msgpack.UnpackException) as error:
+            except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise BadArguments(f"the payload is not msgpack: {error}") from None
             answer = self._execute(function, bind(values), self._packed)
             self.committed += 1
@@ -275,6 +278,8 @@ class Engine:
                 if index.descriptor == descriptor:
                     nodes = int(words[descriptor + at.X_NODES_ALLOCATED])
                     more = layouts.index_growth(index, nodes)
+                    if more == nodes:
+                        raise TableFull(table.spec.name, table.capacity)
                     self._take(layouts.index_extents(index, nodes, more))
                     words[descriptor + at.X_NODES_ALLOCATED] = more
                     return
@@ -284,5 +289,5 @@ class Engine:
         try:
             for extent in extents:
                 self._grow(extent)
-        except OSError as error:
+        except (OSError, MemoryFailure) as error:
             raise OutOfMemory(f"no memory for a table to grow: {error}") from error

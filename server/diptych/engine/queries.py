@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class ImageChanged(Exception):
 
 
 class ViewKept(Exception):
-    """Something kept a numpy view beyond its query. `reply` tells the caller; the reader must exit."""
+    """Something kept a numpy view beyond its query. `reply` says so; the reader must exit."""
 
     def __init__(self, reply: bytes) -> None:
         super().__init__("a view was kept after its query")
@@ -78,8 +79,8 @@ class Queries:
         db = self.databases[image]
         db.sequence, db.now = sequence, db.space.ints[at.NOW]
         kind, answer = self._answer(db, number, payload)
-        self._check(image, epoch)
         kept = _kept(db)
+        self._check(image, epoch)
         if kept:
             error = ServerError(
                 "the query kept a view of the data beyond its end; copy what must outlive it"
@@ -101,11 +102,14 @@ class Queries:
             name = operation.name
             try:
                 values = msgpack.unpackb(payload, strict_map_key=False)
-            except (ValueError, msgpack.UnpackException) as error:
+            except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise BadArguments(f"the payload is not msgpack: {error}") from None
             return Kind.RESULT, self._packed(operation.function(db, *bind(values)))
         except Exception as error:
-            return failure(error, name)
+            answer = failure(error, name)
+            # A log handler may keep the error for longer; its frames must not keep our views.
+            traceback.clear_frames(error.__traceback__)
+            return answer
 
     def _check(self, image: int, epoch: int) -> None:
         stamp = read_stamp(self.images[image])

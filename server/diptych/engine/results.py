@@ -55,8 +55,10 @@ def packer() -> Callable[[Any], bytes]:
     pack = msgpack.Packer(default=plain).pack
 
     def packed(value: Any) -> bytes:
+        nonlocal pack
         payload: bytes = pack(value)
         if len(payload) > RESULT_BYTES_MAX:
+            pack = msgpack.Packer(default=plain).pack  # its buffer never shrinks
             raise ResultTooLarge(
                 f"the result has {len(payload):,} bytes; {RESULT_BYTES_MAX:,} at most can be sent"
             )
@@ -72,7 +74,7 @@ def failure(error: BaseException, operation: str) -> tuple[Kind, bytes]:
             return Kind.REJECTED, msgpack.packb([error.code, error.details], default=plain)
         except (TypeError, ValueError, OverflowError):
             details = {name: str(value) for name, value in error.details.items()}
-            return Kind.REJECTED, msgpack.packb([error.code, details])
+            return Kind.REJECTED, msgpack.packb([str(error.code), details])
     if isinstance(error, DiptychError):
         return Kind.ERROR, msgpack.packb(payload_of(error))
     error_id = secrets.token_hex(4)

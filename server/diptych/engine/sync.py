@@ -249,8 +249,9 @@ class Syncer:
             cost_ns = self._policy.spent(ended_ns, pause_ns, record.taken_pages)
             copy_ns = record.pause_ns - record.scan_ns
             self._policy.measured(pages, record.scan_ns, copy_ns)
-            before = self._published.sequence if self._published else 0
-            self._policy.epoch(record.epoch_pages, sequence - before)
+            if self._published is not None:  # the first image has all pages, which says nothing
+                transactions = sequence - self._published.sequence
+                self._policy.epoch(record.epoch_pages, transactions)
             self._statistics.cost(cost_ns)
             self._statistics.sync(ended_ns, pause_ns, record, cost_ns)
             self._stage, self._image = _Stage.IDLE, NONE

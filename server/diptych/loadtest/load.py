@@ -219,6 +219,8 @@ class Load:
             operations=calls + queries,
             transactions_rate=sum(operation.rate for operation in calls),
             queries_rate=sum(operation.rate for operation in queries),
+            transactions_latency_us=summary_us(self.calls_of.latencies.sum(axis=0)),
+            queries_latency_us=summary_us(self.queries_of.latencies.sum(axis=0)),
             unanswered=sum(connection.unanswered for connection in everyone),
             late_calls=late,
             lost_connections=sum(connection.lost for connection in everyone),

@@ -35,6 +35,8 @@ class Report:
     operations: list[OperationReport]
     transactions_rate: float
     queries_rate: float
+    transactions_latency_us: dict[str, float | None]
+    queries_latency_us: dict[str, float | None]
     unanswered: int
     late_calls: int
     lost_connections: int

@@ -278,7 +278,8 @@ class Mirror:
             raise ValueError(f"image {image} was not cut")
         with self._lock:
             written = self._written.pages()
-            self._epoch_pages = written.size
+            # The first image has all pages, which says nothing about the next ones.
+            self._epoch_pages = written.size if self.current != NONE else 0
             self.current, self.epoch = image, self._cut.epoch
             self.sequence = self._cut.sequence
             self._add_to_missing(written)

@@ -110,7 +110,6 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self._ended = self.loop.create_future()
         self.loop.add_reader(self._control.fileno(), self._on_control)
-        self._control.send({"tell": "started"})
         return await self._ended
 
     def runs_of(self, length: int) -> Words:
@@ -458,7 +457,10 @@ class Gateway:
         deadline = self.loop.time() + FLUSH_S
         while not self._flushed() and self.loop.time() < deadline:
             await asyncio.sleep(TICK_S)
-        self._control.send({"tell": "drained"})
+        for link in list(self._readers.values()):
+            link.close()
+        # Once around the loop, so that transports do close.
+        await asyncio.sleep(0)
         self._ended.set_result(0)
 
     def _in_flight(self) -> int:
@@ -471,6 +473,7 @@ class Gateway:
             self._fail_parked(entry, error)
         self._fail(Failed(query, error) for query in self.queries.give_up())
         if self._writer is not None:
+            self._writer.close()
             self.writer_lost(self._writer)
         for connection in list(self._connections.values()):
             connection.end()

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -168,6 +169,8 @@ def _supervise(app: App, settings: Settings, lifeline: Control, log_fd: int) -> 
         close_all_but([lifeline.fileno()])
         configure("supervisor", settings.log_format)
         forbid_library_threads()
+        # A test runner that turns warnings into errors means its own process.
+        warnings.resetwarnings()
         from diptych.serving.supervisor import Supervisor
 
         try:

@@ -223,6 +223,8 @@ class Supervisor:
     # What children say.
 
     def _on_control(self, child: Child) -> None:
+        if child.control.fileno() < 0:
+            return  # it was reaped in this same turn, and its last words were heard
         messages, alive = child.control.receive()
         for message in messages:
             self._listen(child, message)

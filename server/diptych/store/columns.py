@@ -38,13 +38,18 @@ class Selection:
         return f"<{self._count} rows of {self._layout.spec.name}>"
 
     def __getattr__(self, name: str) -> npt.NDArray[Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
         column = self._layout.spec.by_name.get(name)
         if column is None:
             known = did_you_mean(name, self._layout.spec.by_name)
             raise AttributeError(f"table {self._layout.spec.name!r} has no column {name!r}{known}")
         array = _column(self._space, self._layout, name)
         chosen = array[: self._count] if self._rows is None else array[self._rows]
-        return chosen != 0 if column.kind == "bool" else chosen
+        if column.kind == "bool":
+            chosen = chosen != 0
+        chosen.flags.writeable = False  # a copy too: writing to one would change nothing
+        return chosen
 
 
 def select(
@@ -55,7 +60,7 @@ def select(
     count = int(space.words[state + at.ROW_COUNT])
     high = int(space.words[state + at.ROW_HIGH])
     rows: npt.NDArray[np.int64] | None = None
-    if count != high or equals:
+    if count != high:
         rows = np.empty(count, np.int64)
         row_kernels.gather(space.words, layout.descriptor, rows)
     for name, value in equals.items():
@@ -66,8 +71,7 @@ def select(
         for i, word in enumerate(codecs[name].encode(value)):
             base = layout.bases[column.first_word] + i
             stored = space.words[base : base + high * column.words : column.words]
-            assert rows is not None
-            rows = rows[stored[rows] == word]
+            rows = np.flatnonzero(stored == word) if rows is None else rows[stored[rows] == word]
     return Selection(space, layout, rows, count if rows is None else len(rows))
 
 

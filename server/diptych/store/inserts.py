@@ -27,49 +27,50 @@ _ARGUMENTS_BYTE = at.S_ARGUMENT * 8
 def make_insert(view: TableView) -> Callable[..., Row]:
     """The `insert` of a table that this process may write. It raises what `Table.insert` does."""
     columns = view.layout.spec.columns
+    # All names begin with an underscore, as no column's does.
     names: dict[str, Any] = {
-        "pack": struct.Struct("<" + "".join(map(_struct_code, columns))).pack_into,
-        "scratch": view.space.scratch_bytes,
-        "words": view.space.words,
-        "insert_row": calls.insert,
-        "Row": view.row,
-        "not_found": not_found,
-        "diagnose": _diagnoser(view),
-        "failed": _failure(view),
-        "packing_error": (struct.error, TypeError, OverflowError),
+        "_pack": struct.Struct("<" + "".join(map(_struct_code, columns))).pack_into,
+        "_scratch": view.space.scratch_bytes,
+        "_words": view.space.words,
+        "_insert_row": calls.insert,
+        "_Row": view.row,
+        "_not_found": not_found,
+        "_diagnose": _diagnoser(view),
+        "_failed": _failure(view),
+        "_packing_error": (struct.error, TypeError, OverflowError),
     }
     parameters, values, checks = [], [], []
     for column in columns:
         name = column.name
         default = 0 if column.auto else column.default
-        names[f"default_{name}"] = default
-        parameters.append(name if default is MISSING else f"{name}=default_{name}")
+        names[f"_default_{name}"] = default
+        parameters.append(name if default is MISSING else f"{name}=_default_{name}")
         codec = view.codecs[name]
         if column.kind == "int" and not codec.members:
             values.append(name)  # struct itself refuses what is no int of 64 bits
         else:
-            names[f"word_{name}"] = codec.padded if column.words > 1 else codec.word
-            names[f"known_{name}"] = codec.known
-            seen = "" if column.words > 1 else f"known_{name}.get({name}) or "
-            values.append(f"{seen}word_{name}({name})")
+            names[f"_word_{name}"] = codec.padded if column.words > 1 else codec.word
+            names[f"_known_{name}"] = codec.known
+            seen = "" if column.words > 1 else f"_known_{name}.get({name}) or "
+            values.append(f"{seen}_word_{name}({name})")
         if column.reference:
-            names[f"find_{name}"] = view.tables[column.reference].find
+            names[f"_find_{name}"] = view.tables[column.reference].find
             checks.append(
-                f"    if find_{name}({name}) < 0:\n"
-                f"        raise not_found({column.reference!r}, {name})\n"
+                f"    if _find_{name}({name}) < 0:\n"
+                f"        raise _not_found({column.reference!r}, {name})\n"
             )
     everything = "".join(f"{column.name}, " for column in columns)
     source = (
         f"def insert(*, {', '.join(parameters)}):\n"
         + "".join(checks)
         + "    try:\n"
-        + f"        pack(scratch, {_ARGUMENTS_BYTE}, {', '.join(values)})\n"
-        + "    except packing_error:\n"
-        + f"        raise diagnose(({everything})) from None\n"
-        + f"    row = insert_row(words, {view.layout.descriptor})\n"
-        + "    if row < 0:\n"
-        + f"        row = failed(row, ({everything}))\n"
-        + "    return Row(row)\n"
+        + f"        _pack(_scratch, {_ARGUMENTS_BYTE}, {', '.join(values)})\n"
+        + "    except _packing_error:\n"
+        + f"        raise _diagnose(({everything})) from None\n"
+        + f"    _row = _insert_row(_words, {view.layout.descriptor})\n"
+        + "    if _row < 0:\n"
+        + f"        _row = _failed(_row, ({everything}))\n"
+        + "    return _Row(_row)\n"
     )
     exec(compile(source, f"<{view.name}.insert>", "exec"), names)
     made: Callable[..., Row] = names["insert"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from diptych.errors import ConfigurationError, CorruptionError, did_you_mean
 from diptych.memory.layout import PAGE_BYTES, Extent, Words, merged
-from diptych.schema import Index, TableSpec
+from diptych.schema import CAPACITY_MAX, Index, TableSpec
 from diptych.store import words as at
 from diptych.store.btree import nodes_for
 from diptych.store.words import PAGE_WORDS
@@ -124,7 +124,7 @@ class Layout:
         found = [self.system]
         for table in self.tables:
             rows = int(words[table.descriptor + at.T_ALLOCATED])
-            found += [extent for extent in table_extents(table, 0, rows) if extent.stop]
+            found += table_extents(table, 0, rows)
             for index in table.indexes:
                 nodes = int(words[index.descriptor + at.X_NODES_ALLOCATED])
                 found += index_extents(index, 0, nodes)
@@ -134,13 +134,15 @@ class Layout:
 def plan(specs: Sequence[TableSpec], capacities: Mapping[str, int] | None = None) -> Layout:
     """Lay out a schema. `capacities` (rows by table name) outrank the ones in code.
 
-    Errors: ConfigurationError for a table that does not exist.
+    Errors: ConfigurationError for a table that does not exist, or a capacity that can't be.
     """
     chosen = dict(capacities or {})
-    for name in chosen:
+    for name, capacity in chosen.items():
         if name not in {spec.name for spec in specs}:
             known = did_you_mean(name, [spec.name for spec in specs])
             raise ConfigurationError(f"capacity for a table {name!r} that does not exist{known}")
+        if not 1 <= capacity <= CAPACITY_MAX:
+            raise ConfigurationError(f"capacity of {name} must be 1 to {CAPACITY_MAX}")
     told = [{**s.describe(), "capacity": chosen.get(s.name, s.capacity)} for s in specs]
     schema = json.dumps(told, sort_keys=True).encode()
     states = at.STATE_WORDS * sum(1 + len(spec.indexes) for spec in specs)

@@ -51,7 +51,7 @@ def prefix_writer(space: Space, codecs: Sequence[Codec], first: int = 0) -> Writ
         position += codec.column.words
     lines += [
         f"    return {position - first}",
-        "  except ValueError:",
+        "  except (TypeError, ValueError):",
         "    refuse(values)",
         "    raise",
     ]

@@ -51,22 +51,26 @@ class IndexView:
         low = prefix if start is MISSING else (*prefix, start)
         high = prefix if stop is MISSING else (*prefix, stop)
         self._check(max(len(low), len(high)))
-        cursor = calls.open_cursor(
-            self._space.words,
-            self._index.descriptor,
-            self._write_low(low),
-            self._write_high(high),
-            stop is not MISSING,
-            reverse,
-        )
-        return self._walk(cursor)
+        self._write_low(low)
+        self._write_high(high)  # a bound that no word can hold fails here, not at the first step
+        return self._walk(low, high, stop is not MISSING, reverse)
 
-    def _walk(self, cursor: int) -> Iterator[Row]:
-        words, advance, row_class = self._space.words, calls.advance, self._table.row
-        while (row := advance(words, cursor)) >= 0:
-            yield row_class(row)
-        if row != at.NOT_FOUND:
-            raise fault(row, 0, self._table.layout)
+    def _walk(
+        self, low: tuple[Any, ...], high: tuple[Any, ...], high_open: bool, reverse: bool
+    ) -> Iterator[Row]:
+        space, advance, row_class = self._space, calls.advance, self._table.row
+        words, block = space.words, space.take_cursor()
+        try:
+            low_count, high_count = self._write_low(low), self._write_high(high)
+            cursor = calls.open_cursor(
+                words, self._index.descriptor, low_count, high_count, high_open, reverse
+            )
+            while (row := advance(words, cursor)) >= 0:
+                yield row_class(row)
+            if row != at.NOT_FOUND:
+                raise fault(row, 0, self._table.layout)
+        finally:
+            space.free_cursor(block)
 
     def _make_end(self, reverse: int) -> Callable[..., Row | None]:
         words, descriptor, row_class = self._space.words, self._index.descriptor, self._table.row
@@ -131,14 +135,20 @@ class TableView:
     def get_or_insert(self, **columns: Any) -> Row:
         """The row with the key among `columns`, or a new one made of them."""
         names = self._key_names
-        row = self.get(columns[names[0]] if len(names) == 1 else tuple(columns[n] for n in names))
+        try:
+            key = columns[names[0]] if len(names) == 1 else tuple([columns[n] for n in names])
+        except KeyError as missing:
+            raise TypeError(f"{self.name}.get_or_insert needs the key column {missing}") from None
+        row = self.get(key)
         return self.insert(**columns) if row is None else row
 
     def delete(self, row: Row) -> None:
         """Remove a row of this table; the row object is stale afterwards."""
         if not self.space.writable:
             _refuse_write()
-        if type(row) is not self.row or row._row is None:
+        if type(row) is not self.row:
+            raise TypeError(f"delete takes a row of {self.name}, not {row!r}")
+        if row._row is None:
             raise StaleRow(f"{row!r} is not a live row of {self.name}")
         code = calls.delete(self.space.words, self.layout.descriptor, row._row)
         if code < 0:
@@ -193,7 +203,7 @@ def _make_find(view: TableView) -> Callable[[Any], int]:
     write, find_row, count = prefix_writer(view.space, codecs), calls.find, len(keys)
 
     def find(key: Any) -> int:
-        values = key if type(key) is tuple else (key,)
+        values = key if isinstance(key, tuple) else (key,)
         if len(values) != count:
             names = ", ".join(column.name for column in keys)
             raise TypeError(f"the key of {view.name} is ({names}), not {key!r}")

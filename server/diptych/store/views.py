@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from diptych.memory import Region
 from diptych.store import words as at
+from diptych.store.faults import RangeLost
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Space:
         self.arguments = self.scratch[at.S_ARGUMENT : at.S_ARGUMENT + at.VALUES_MAX]
         self.undo = self.scratch[at.S_UNDO :]
         self.scratch[at.S_UNDO_LIMIT] = len(self.undo)
+        self._free_cursors = list(range(at.CURSORS))
         # Set while a transaction runs that can't run again: gives memory on the spot.
         self.give_memory: Callable[[int], None] | None = None
         self._root: npt.NDArray[np.uint8] | None = None
@@ -44,6 +46,21 @@ class Space:
             return False
         self.give_memory(self.scratch[at.S_FAULT])
         return True
+
+    def take_cursor(self) -> int:
+        """Reserve a cursor for the next `open_cursor`; returns its block. Errors: RangeLost.
+
+        Kernels take blocks in turn and would overwrite that of an outer loop sooner or later.
+        """
+        if not self._free_cursors:
+            raise RangeLost(f"more than {at.CURSORS} ranges are open at once")
+        block = self._free_cursors.pop()
+        serial = self.scratch[at.S_CURSOR_SERIAL]
+        self.scratch[at.S_CURSOR_SERIAL] = serial + (block - serial - 1) % at.CURSORS
+        return block
+
+    def free_cursor(self, block: int) -> None:
+        self._free_cursors.append(block)
 
     @property
     def root(self) -> npt.NDArray[np.uint8]:

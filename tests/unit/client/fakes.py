@@ -163,6 +163,7 @@ class Server:
     def __init__(self, *scripts: Script) -> None:
         self._scripts = list(scripts)
         self.connections = 0
+        self.ended = 0
         self.address = ""
         self.failures: list[BaseException] = []
 
@@ -183,6 +184,7 @@ class Server:
             writer.close()
             with suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+            self.ended += 1
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Server]:

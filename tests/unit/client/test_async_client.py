@@ -18,6 +18,7 @@ from diptych_client import (
     RESERVED_NAMES,
     AsyncClient,
     BadArguments,
+    Busy,
     Client,
     Disconnected,
     Forbidden,
@@ -30,6 +31,7 @@ from diptych_client import (
     TimedOut,
     UnknownOperation,
 )
+from diptych_client.connecting import RETRY_FIRST_S
 from diptych_client.protocol import PREAMBLE, Kind, encode_frame
 
 
@@ -217,18 +219,31 @@ async def test_no_timeout_waits() -> None:
 
 
 async def test_a_cancelled_call_is_forgotten() -> None:
-    async def script(connection: Connection) -> None:
-        await connection.greet()
-        await connection.echo()
+    """Not sent yet, it is not sent; sent, its answer is dropped."""
 
+    async def script(connection: Connection) -> None:
+        await connection.greet(transactions_in_flight=1)
+        first = await connection.read()
+        assert first.content == ["sent"]
+        await cancelled.wait()
+        connection.answer(first, "dropped")
+        last = await connection.read()
+        assert last.content == ["last"]
+        connection.answer(last, "right")
+
+    cancelled = asyncio.Event()
     async with serving(script) as server, AsyncClient(server.address) as exchange:
-        task = asyncio.ensure_future(exchange.echo(1))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await exchange.echo(2) == 2
-        assert "waiting: 0" in repr(exchange)
+        tasks = [asyncio.ensure_future(exchange.echo(each)) for each in ("sent", "unsent")]
+        while "transactions 1, queries 0; waiting: 1" not in repr(exchange):
+            await asyncio.sleep(0.001)
+        last = asyncio.ensure_future(exchange.echo("last"))
+        for task in tasks:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        cancelled.set()
+        assert await last == "right"
+        assert repr(exchange).endswith("transactions 0, queries 0; waiting: 0>")
 
 
 # --- connections
@@ -281,6 +296,41 @@ async def test_a_refused_handshake(code: str) -> None:
         with pytest.raises((Forbidden, ShuttingDown), match="no") as error:
             await AsyncClient(server.address, token="wrong").connect()
         assert error.value.code == code
+
+
+async def test_after_a_refusal_the_next_call_tries_again() -> None:
+    async def refuse(connection: Connection) -> None:
+        await connection.hello()
+        connection.send(Kind.ERROR, {"code": "busy", "message": "full"})
+
+    async with serving(refuse, greet_and_echo) as server:
+        exchange = AsyncClient(server.address)
+        with pytest.raises(Busy, match="full"):
+            await exchange.echo(1)
+        assert await exchange.echo(2) == 2
+        await exchange.close()
+
+
+async def test_pauses_grow_until_the_server_answers_again() -> None:
+    async def drop(connection: Connection) -> None:
+        await connection.greet()
+
+    async def answer(connection: Connection) -> None:
+        await connection.greet()
+        request = await connection.read()
+        connection.answer(request, 5)
+
+    async with serving(drop, drop, answer, greet_and_echo) as server:
+        exchange = AsyncClient(server.address)
+        await exchange.connect()
+        while server.connections < 3:
+            await asyncio.sleep(0.001)
+        assert exchange._link._backoff._delay_s == 4 * RETRY_FIRST_S
+        assert await exchange.echo(1) == 5
+        while server.connections < 4:
+            await asyncio.sleep(0.001)
+        assert exchange._link._backoff._delay_s == 2 * RETRY_FIRST_S
+        await exchange.close()
 
 
 async def test_a_server_of_another_kind() -> None:
@@ -423,19 +473,26 @@ async def test_closing_ends_what_is_in_flight() -> None:
 
 
 async def test_large_requests_wait_for_a_slow_server() -> None:
-    payload = b"x" * 200_000
+    """What the socket does not take stays unsent, and goes when the server reads again."""
+    payload = b"x" * 400_000
     release = asyncio.Event()
 
     async def script(connection: Connection) -> None:
-        await connection.greet()
+        await connection.greet(transactions_in_flight=1000)
         await release.wait()
-        await connection.echo()
+        requests = [await connection.read() for _ in range(60)]
+        for request in requests:
+            connection.answer(request, len(request.content[0]))
+        await connection.until_gone()
 
     async with serving(script) as server, AsyncClient(server.address) as exchange:
-        tasks = [asyncio.ensure_future(exchange.echo(payload)) for _ in range(60)]
+        tasks = [asyncio.ensure_future(exchange.echo(payload)) for _ in range(50)]
         await asyncio.sleep(0.02)
+        tasks += [asyncio.ensure_future(exchange.echo(payload)) for _ in range(10)]
+        await asyncio.sleep(0.02)
+        assert "transactions 50, queries 0; waiting: 10" in repr(exchange)
         release.set()
-        assert await asyncio.gather(*tasks) == [payload] * 60
+        assert await asyncio.gather(*tasks) == [400_000] * 60
 
 
 async def test_large_welcome_in_pieces() -> None:

@@ -114,6 +114,18 @@ def test_large_pipelines_do_not_lock_up() -> None:
         assert all(result == payload for result in results)
 
 
+def test_a_request_larger_than_the_socket_takes_at_once() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.greet(frame_bytes=1 << 26)
+        await asyncio.sleep(0.02)
+        request = await connection.read()
+        connection.answer(request, len(request.content[0]))
+        await connection.until_gone()
+
+    with serving_in_thread(script) as server, Client(server.address) as exchange:
+        assert exchange.echo(b"x" * 24_000_000) == 24_000_000
+
+
 def test_deadlines() -> None:
     with (
         serving_in_thread(sink) as server,
@@ -203,7 +215,8 @@ def test_an_end_while_nobody_called_costs_nothing() -> None:
 
     with serving_in_thread(once, greet_and_echo) as server, Client(server.address) as exchange:
         assert exchange.echo(1) == "first"
-        time.sleep(0.05)
+        while server.ended < 1:
+            time.sleep(0.001)
         assert exchange.echo(2) == 2
         assert server.connections == 2
 
@@ -266,7 +279,8 @@ def test_refusals() -> None:
         with pytest.raises(Forbidden, match="no such token"):
             exchange.connect()
         exchange.connect()
-        time.sleep(0.02)
+        while server.ended < 2:
+            time.sleep(0.001)
         with pytest.raises(Forbidden, match="no such token"):
             exchange.echo(1)
         exchange.close()

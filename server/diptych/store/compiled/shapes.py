@@ -1,0 +1,193 @@
+"""How values cross between Python and compiled code: as words in the scratch, in a fixed order.
+
+An argument's shape follows from the parameter's annotation, a result's (and a rejection's details')
+from the type that Numba inferred. Both sides of each are made together: a struct format with a
+Python expression, and the generated code that reads or writes the same words.
+"""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from diptych.errors import DeclarationError
+from diptych.schema import ValueType
+from diptych.store.compiled.types import I64, RowType, TextType
+from diptych.store.compiled.rows import check_live, parts_of
+from diptych.store.compiled.values import spoken, text_value
+from diptych_client.errors import BadArguments
+
+
+def argument_type(value: ValueType, place: str) -> types.Type:
+    """The type that a compiled handler gets for an annotation. Errors: DeclarationError."""
+    if value.optional:
+        return types.Optional(argument_type(_required(value), place))
+    if value.base is int or value.is_enum:
+        return types.int64
+    plain = {bool: types.boolean, float: types.float64, NoneType: types.none}
+    if value.base in plain:
+        return plain[value.base]
+    if value.base is str and value.text is not None:
+        return TextType(value.text.size_bytes)
+    if value.is_record:
+        parts = [argument_type(part, f"{place}.{name}") for name, part in value.fields]
+        return types.BaseTuple.from_types(parts, value.base)
+    if value.base is tuple and value.arguments:
+        parts = [argument_type(part, f"{place}[]") for part in value.arguments]
+        return types.BaseTuple.from_types(parts)
+    cure = "say how long it is: Annotated[str, text(16)]" if value.base is str else "declare the handler with compiled=False"  # fmt: skip
+    name = getattr(value.base, "__name__", value.base)
+    raise DeclarationError(f"{place}: a compiled handler can't take {name}; {cure}")
+
+
+def _required(value: ValueType) -> ValueType:
+    return ValueType(**{**value.__dict__, "optional": False})
+
+
+class Arguments:
+    """Python values into words. `codes` is their struct format, `expressions` what to pack."""
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+        self.expressions: list[str] = []
+        self.names: dict[str, Any] = {"encoded": encoded}
+
+    def add(self, value: ValueType, name: str) -> None:
+        """Append the words of the argument that the Python expression `name` gives."""
+        if value.optional:
+            self._slot("q", f"{name} is not None")
+            mark = len(self.expressions)
+            self.add(_required(value), name)
+            for i in range(mark, len(self.expressions)):
+                nothing = "b''" if self.codes[i].endswith("s") else "0"
+                self.expressions[i] = f"({nothing} if {name} is None else {self.expressions[i]})"
+        elif value.is_record:
+            for i, (_, part) in enumerate(value.fields):
+                self.add(part, f"{name}[{i}]")
+        elif value.base is tuple:
+            for i, part in enumerate(value.arguments):
+                self.add(part, f"{name}[{i}]")
+        elif value.text is not None:
+            words = -(-value.text.size_bytes // 8)
+            self._slot(f"{words * 8}s", f"encoded({name}, {value.text.size_bytes})")
+        elif value.base is not NoneType:
+            self._slot("d" if value.base is float else "q", name)
+
+    def _slot(self, code: str, expression: str) -> None:
+        self.codes.append(code)
+        self.expressions.append(expression)
+
+
+def encoded(value: str, size_bytes: int) -> bytes:
+    """Text as UTF-8. Errors: BadArguments when it is longer than its parameter allows."""
+    raw = value.encode()
+    if len(raw) > size_bytes or b"\0" in raw:
+        raise BadArguments(f"text of at most {size_bytes} bytes is wanted, not {value!r}")
+    return raw
+
+
+def read_argument(context: Any, builder: Any, kind: types.Type, words: Any) -> Any:
+    """Generated code for one argument. `words`: an iterator over the words, as values."""
+    if isinstance(kind, types.Optional):
+        made = context.make_helper(builder, kind)
+        made.valid = builder.icmp_signed("!=", next(words), I64(0))
+        made.data = read_argument(context, builder, kind.type, words)
+        return made._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        parts = [read_argument(context, builder, part, words) for part in kind]
+        return context.make_tuple(builder, kind, parts)
+    if isinstance(kind, TextType):
+        return text_value(builder, [next(words) for _ in range(kind.words)])
+    if isinstance(kind, types.NoneType):
+        return context.get_dummy_value()
+    if isinstance(kind, types.Boolean):
+        return builder.icmp_signed("!=", next(words), I64(0))
+    if isinstance(kind, types.Float):
+        return builder.bitcast(next(words), ir.DoubleType())
+    return next(words)
+
+
+def words_count(kind: types.Type) -> int:
+    """How many words an argument or a result of this type takes."""
+    if isinstance(kind, types.Optional):
+        return 1 + words_count(kind.type)
+    if isinstance(kind, types.BaseTuple):
+        return sum(map(words_count, kind))
+    if isinstance(kind, TextType):
+        return kind.words
+    return 0 if isinstance(kind, types.NoneType | types.StringLiteral) else 1
+
+
+class Answer:
+    """Words into Python values. `codes` is their struct format; `add` gives an expression over
+    `w`, the unpacked words, and `db`, which makes rows.
+    """
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+        self.names: dict[str, Any] = {}
+
+    def add(self, kind: types.Type) -> str:
+        """The expression for the next value. Errors: TypeError when it can't leave a handler."""
+        if isinstance(kind, types.NoneType):
+            return "None"
+        if isinstance(kind, types.StringLiteral):
+            return repr(kind.literal_value)
+        if isinstance(kind, types.Optional):
+            present = self._slot("q")
+            return f"({self.add(kind.type)} if {present} else None)"
+        if isinstance(kind, types.BaseTuple):
+            parts = "".join(f"{self.add(part)}, " for part in kind)
+            if isinstance(kind, types.BaseNamedTuple):
+                return f"{self._name(kind.instance_class)}({parts})"
+            return f"({parts})"
+        if isinstance(kind, TextType):
+            return f"{self._slot(f'{kind.words * 8}s')}.rstrip(b'\\0').decode()"
+        if isinstance(kind, RowType):
+            return f"db.tables[{kind.table.spec.name!r}].row({self._slot('q')})"
+        kind = types.unliteral(kind)
+        if isinstance(kind, types.IntEnumMember):
+            return f"{self._name(kind.instance_class)}({self._slot('q')})"
+        if isinstance(kind, types.Boolean):
+            return f"({self._slot('q')} != 0)"
+        if kind in (types.int64, types.float64):
+            return self._slot("q" if kind is types.int64 else "d")
+        raise TypeError(spoken(kind))
+
+    def _slot(self, code: str) -> str:
+        self.codes.append(code)
+        return f"w[{len(self.codes) - 1}]"
+
+    def _name(self, value: Any) -> str:
+        name = f"type_{len(self.names)}"
+        self.names[name] = value
+        return name
+
+
+def write_answer(context: Any, builder: Any, kind: types.Type, value: Any) -> list[Any]:
+    """Generated code for one value: its words, in the order that `Answer` reads."""
+    if isinstance(kind, types.NoneType | types.StringLiteral):
+        return []
+    if isinstance(kind, types.Optional):
+        optional = context.make_helper(builder, kind, value=value)
+        words = write_answer(context, builder, kind.type, optional.data)
+        return [builder.zext(optional.valid, I64), *words]
+    if isinstance(kind, types.BaseTuple):
+        words = []
+        for i, part in enumerate(kind):
+            words += write_answer(context, builder, part, builder.extract_value(value, i))
+        return words
+    if isinstance(kind, TextType):
+        return [builder.extract_value(value, i) for i in range(kind.words)]
+    if isinstance(kind, RowType):
+        base, row = parts_of(context, builder, kind, value)
+        check_live(builder, base, kind.table, row)
+        return [row]
+    if isinstance(kind, types.Float):
+        return [builder.bitcast(value, I64)]
+    if isinstance(kind, types.Boolean):
+        return [builder.zext(value, I64)]
+    return [context.cast(builder, value, types.unliteral(kind), types.int64)]

@@ -1,0 +1,215 @@
+"""Any process is killed with -9 under load: it is replaced, the others serve on, nothing remains.
+
+The load is one client that transfers money and one that sums it up, each in a loop. What may happen to
+a call is an error that says so; what may never happen is a wrong total, or silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from diptych.serving.local import Server, running
+from diptych_client import AsyncClient, DiptychError, HistoryChanged, OutcomeUnknown, ServerError
+from tests.support.trouble import ACCOUNTS, CASH, app
+from tests.support.wire import alive, wait_until
+
+TOTAL = ACCOUNTS * CASH
+SILENCE_S = 3.0
+"""How long the server may take to answer again."""
+
+
+class Load:
+    """Two clients at work. `errors` counts what calls ended with."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.errors: Counter[str] = Counter()
+        self.transfers = self.totals = 0
+        self.ending = False
+
+    async def transfer(self) -> None:
+        async with AsyncClient(self.server.address, timeout=SILENCE_S) as bank:
+            number = 0
+            while not self.ending:
+                number += 1
+                try:
+                    await bank.transfer(number % ACCOUNTS + 1, (number + 7) % ACCOUNTS + 1, 1)
+                    self.transfers += 1
+                except DiptychError as error:
+                    self.errors[error.code] += 1
+                await asyncio.sleep(0.0005)
+
+    async def sum_up(self) -> None:
+        async with AsyncClient(self.server.address, timeout=SILENCE_S) as bank:
+            while not self.ending:
+                try:
+                    assert await bank.total() == TOTAL
+                    self.totals += 1
+                except DiptychError as error:
+                    self.errors[error.code] += 1
+                await asyncio.sleep(0.0005)
+
+    async def around(self, action: Callable[[], None]) -> None:
+        """Run both, do `action` in the middle, and see that both go on afterwards."""
+        tasks = [asyncio.create_task(self.transfer()), asyncio.create_task(self.sum_up())]
+        await asyncio.sleep(0.15)
+        action()
+        await self.progress()
+        self.ending = True
+        await asyncio.gather(*tasks)
+
+    async def progress(self) -> None:
+        """Wait for answers of both kinds."""
+        transfers, totals = self.transfers, self.totals
+        until = time.monotonic() + SILENCE_S
+        while self.transfers < transfers + 20 or self.totals < totals + 20:
+            assert time.monotonic() < until, f"no answers: {self.errors}\n{self.server.log()}"
+            await asyncio.sleep(0.01)
+
+
+def kill(pids: list[int]) -> Callable[[], None]:
+    return lambda: [os.kill(pid, signal.SIGKILL) for pid in pids] and None
+
+
+async def test_the_writer() -> None:
+    with running(app, interval_ms=2) as server:
+        before = server.pids
+        load = Load(server)
+        await load.around(kill(before["writer"]))
+        after = server.pids
+        assert after["writer"] != before["writer"]
+        assert after["gateway"] == before["gateway"]
+        assert sorted(after["reader"]) == sorted(before["reader"])
+        # What was in flight has an unknown outcome; what was seen of a lost history says so.
+        assert set(load.errors) <= {"outcome_unknown", "history_changed"}
+        with server.client() as bank:
+            assert bank.total() == TOTAL
+            assert bank.info()["restarts"] == {"writer": 1, "gateway": 0, "reader": 0}
+
+
+async def test_the_gateway() -> None:
+    with running(app, interval_ms=2) as server:
+        before = server.pids
+        load = Load(server)
+        await load.around(kill(before["gateway"]))
+        after = server.pids
+        assert after["writer"] == before["writer"]
+        assert after["gateway"] != before["gateway"]
+        assert not set(after["reader"]) & set(before["reader"])
+        assert not any(alive(pid) for pid in before["gateway"] + before["reader"])
+        assert set(load.errors) <= {"outcome_unknown", "disconnected"}
+
+
+async def test_every_reader() -> None:
+    with running(app, interval_ms=2) as server:
+        before = server.pids
+        load = Load(server)
+        await load.around(kill(before["reader"]))
+        wait_until(lambda: len(server.pids["reader"]) == 2)
+        after = server.pids
+        assert not set(after["reader"]) & set(before["reader"])
+        assert {role: after[role] for role in ("writer", "gateway")} == {
+            role: before[role] for role in ("writer", "gateway")
+        }
+        # Each query is given to another reader once; with all of them killed that may not help.
+        assert set(load.errors) <= {"server_error"}
+
+
+async def test_one_reader_is_not_noticed() -> None:
+    with running(app, interval_ms=2) as server:
+        load = Load(server)
+        await load.around(kill(server.pids["reader"][:1]))
+        assert not load.errors
+
+
+async def test_writer_and_gateway_together() -> None:
+    with running(app, interval_ms=2) as server:
+        pids = server.pids
+        load = Load(server)
+        await load.around(kill(pids["writer"] + pids["gateway"]))
+        with server.client() as bank:
+            assert bank.total() == TOTAL
+
+
+async def test_the_writer_again_and_again() -> None:
+    with running(app, interval_ms=2, readers=1) as server:
+        load = Load(server)
+
+        def kill_three_times() -> None:
+            for _ in range(3):
+                (pid,) = server.pids["writer"]
+                os.kill(pid, signal.SIGKILL)
+                wait_until(lambda pid=pid: server.pids.get("writer", [pid]) != [pid])
+
+        await load.around(kill_three_times)
+        with server.client() as bank:
+            assert bank.total() == TOTAL
+
+
+def test_the_supervisor_takes_everything_with_it() -> None:
+    with running(app) as server:
+        pids = [pid for role in server.pids.values() for pid in role]
+        assert len(pids) == 5
+        os.kill(server.pid, signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_a_transaction_that_kills_the_writer_has_an_unknown_outcome() -> None:
+    with running(app, readers=1) as server, server.client() as bank:
+        with pytest.raises(OutcomeUnknown):
+            bank.kill_writer()
+        assert bank.using(timeout=SILENCE_S).transfer(1, 2, 5) == CASH - 5
+        # A new writer is a new history: what this client saw before may be gone, and it is told once.
+        with pytest.raises(HistoryChanged):
+            bank.total()
+        assert bank.total() == TOTAL
+
+
+def test_a_query_that_kills_two_readers_is_given_up() -> None:
+    with running(app) as server, server.client() as bank:
+        with pytest.raises(ServerError, match="two readers died"):
+            bank.kill_reader()
+        assert bank.total() == TOTAL
+        assert bank.info()["queries"]["retried"] == 1
+
+
+def test_a_client_learns_that_the_history_changed() -> None:
+    """With an interval this long, the writer dies before its last transactions reach an image."""
+    with running(app, interval_ms=60_000, readers=1) as server, server.client() as bank:
+        seen = bank.reply("total").sequence
+        lost = bank.reply("transfer", 1, 2, 5).sequence
+        assert lost > seen
+        with pytest.raises(OutcomeUnknown):
+            bank.kill_writer()
+        wait_until(lambda: bank.info()["writer"] is not None)
+        with pytest.raises(HistoryChanged):
+            bank.total()
+        assert bank.balance(1) == CASH  # the transfer is gone, and the client knows
+
+
+def test_transactions_wait_for_the_next_writer() -> None:
+    with running(app, readers=1) as server, server.client() as bank:
+        (writer,) = server.pids["writer"]
+        os.kill(writer, signal.SIGSTOP)
+        os.kill(writer, signal.SIGKILL)
+        wait_until(lambda: not alive(writer))
+        assert bank.transfer(1, 2, 5) == CASH - 5
+
+
+def test_a_gateway_that_stands_still_is_replaced_when_killed() -> None:
+    with running(app, readers=1) as server:
+        (gateway,) = server.pids["gateway"]
+        with server.client() as bank:
+            assert bank.total() == TOTAL
+        os.kill(gateway, signal.SIGSTOP)
+        os.kill(gateway, signal.SIGKILL)
+        with server.client() as bank:
+            assert bank.total() == TOTAL
