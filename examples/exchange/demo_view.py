@@ -26,7 +26,7 @@ def _counters() -> Counters:
 
 @dataclass
 class Figures:
-    """`outcomes`: how many calls or events ended how; `complete`: all that was sent was answered."""
+    """`outcomes`: how many calls or events ended how; `complete`: every call was answered."""
 
     elapsed_s: float = 0.0
     transactions: int = 0
@@ -37,6 +37,7 @@ class Figures:
     expected: int = 0
     complete: bool = False
     queries: int = 0
+    watched_s: float = 0.0
     query_latencies: Counters = field(default_factory=_counters)
     ages: Counters = field(default_factory=_counters)
     audits: int = 0
@@ -92,6 +93,10 @@ class Figures:
         self.complete = tally.failures == 0
 
     @property
+    def queries_rate(self) -> float:
+        return self.queries / self.watched_s if self.watched_s else 0.0
+
+    @property
     def accounted(self) -> bool:
         return self.complete and self.outcomes.total() == self.expected > 0
 
@@ -112,7 +117,7 @@ class Figures:
             "transactions": self.transactions,
             "transactions_per_second": round(self.transactions_rate),
             "queries": self.queries,
-            "queries_per_second": round(self.queries / max(1e-9, self.elapsed_s)),
+            "queries_per_second": round(self.queries_rate),
             "transaction_latency_us": self.latency_us,
             "query_latency_us": summary_us(self.query_latencies),
             "staleness_us": summary_us(self.ages),
@@ -171,10 +176,9 @@ def _line(figures: Figures) -> str:
 def show_summary(figures: Figures) -> int:
     """Print the summary and the line of JSON; the exit code."""
     sync, names = figures.sync, ("p50", "p99", "p99.9", "max")
-    queries_rate = figures.queries / max(1e-9, figures.elapsed_s)
     rows = [
         ("transactions", f"{figures.transactions_rate:>10,.0f} /s  ({figures.transactions:,})"),
-        ("queries", f"{queries_rate:>10,.0f} /s  ({figures.queries:,})"),
+        ("queries", f"{figures.queries_rate:>10,.0f} /s  ({figures.queries:,})"),
         ("transaction ms", _percentiles(figures.latency_us, names)),
         ("query ms", _percentiles(summary_us(figures.query_latencies), names)),
         ("staleness ms", _percentiles(summary_us(figures.ages), names)),

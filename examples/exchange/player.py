@@ -145,7 +145,7 @@ class Player:
         return number
 
     async def _cancel(self, account: int, placing: asyncio.Task[int | None]) -> None:
-        outcome = CANCELLED
+        outcome, started = CANCELLED, 0
         try:
             number = placing.result() if placing.done() else await placing
             if number is None:
@@ -155,13 +155,14 @@ class Player:
             else:
                 started = self._call()
                 await self._client.cancel_order(account, number)
-                self._answered(started)
         except Rejected as no:
             outcome = REJECTED + no.code
         except DiptychError as error:
             outcome = FAILED + error.code
         finally:
             self._room.release()
+        if started:
+            self._answered(started)
         self.tally.outcomes[outcome] += 1
 
     def _call(self) -> int:

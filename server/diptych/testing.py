@@ -1,8 +1,8 @@
-"""Applications in tests, scripts and notebooks: the real engine in this process, or a real server.
+"""Applications in tests, scripts and notebooks: the engine in this process, or a real server.
 
-`app.open(...)` gives a `Bench`: the engine on a region of its own, without sockets or processes. Its
-operations are called as a client calls them, through the same frames, so that arguments are checked
-and results rebuilt in the same way. `running(app)` starts a real server with all its processes.
+`app.open(...)` gives a `Bench`: the real engine on a region of its own, without sockets or
+processes. Its operations are called as a client calls them, through the same frames, so that
+arguments are checked and results rebuilt in the same way. `running(app)` starts a real server with all its processes.
 """
 
 from __future__ import annotations
@@ -81,7 +81,6 @@ class Bench:
             setup=self._setup,
         )
         # Queries read the region itself here: with one thread there is nobody to hold up.
-        write_stamp(self._region, Stamp(State.COMPLETE, EPOCH, 0, 1, 0))
         reading = Region.attach(
             self._region.fd, size_bytes, scratch_bytes=SCRATCH_BYTES, writable=False
         )

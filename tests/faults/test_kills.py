@@ -16,7 +16,14 @@ from collections.abc import Callable
 import pytest
 
 from diptych.serving.local import Server, running
-from diptych_client import AsyncClient, DiptychError, HistoryChanged, OutcomeUnknown, ServerError
+from diptych_client import (
+    AsyncClient,
+    DiptychError,
+    HistoryChanged,
+    OutcomeUnknown,
+    ServerError,
+    TimedOut,
+)
 from tests.support.trouble import ACCOUNTS, CASH, app
 from tests.support.wire import alive, wait_until
 
@@ -195,13 +202,38 @@ def test_a_client_learns_that_the_history_changed() -> None:
         assert bank.balance(1) == CASH  # the transfer is gone, and the client knows
 
 
-def test_transactions_wait_for_the_next_writer() -> None:
-    with running(app, readers=1) as server, server.client() as bank:
-        (writer,) = server.pids["writer"]
-        os.kill(writer, signal.SIGSTOP)
-        os.kill(writer, signal.SIGKILL)
-        wait_until(lambda: not alive(writer))
-        assert bank.transfer(1, 2, 5) == CASH - 5
+async def test_transactions_wait_for_the_next_writer() -> None:
+    with running(app, readers=1) as server:
+        async with AsyncClient(server.address) as bank:
+            (writer,) = server.pids["writer"]
+            server.signal(signal.SIGSTOP)  # so that there is no other writer for a while
+            os.kill(writer, signal.SIGKILL)
+            try:
+                while (await bank.info())["writer"] is not None:
+                    await asyncio.sleep(0.005)
+                calls = [asyncio.create_task(bank.transfer(1, 2, 5)) for _ in range(3)]
+                await asyncio.sleep(0.05)
+                assert await bank.using(fresh=False).total() == TOTAL  # queries go on
+                assert not any(call.done() for call in calls)
+            finally:
+                server.signal(signal.SIGCONT)
+            assert await asyncio.gather(*calls) == [CASH - 5, CASH - 10, CASH - 15]
+
+
+async def test_transactions_do_not_wait_for_ever() -> None:
+    with running(app, readers=1, transaction_wait_ms=100) as server:
+        async with AsyncClient(server.address) as bank:
+            (writer,) = server.pids["writer"]
+            server.signal(signal.SIGSTOP)
+            os.kill(writer, signal.SIGKILL)
+            try:
+                while (await bank.info())["writer"] is not None:
+                    await asyncio.sleep(0.005)
+                with pytest.raises(TimedOut, match="nothing happened"):
+                    await bank.transfer(1, 2, 5)
+            finally:
+                server.signal(signal.SIGCONT)
+            assert await bank.transfer(1, 2, 5) == CASH - 5
 
 
 def test_a_gateway_that_stands_still_is_replaced_when_killed() -> None:

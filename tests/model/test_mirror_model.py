@@ -8,6 +8,7 @@ schedules, and must be caught.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -102,7 +103,11 @@ class Schedule:
         self.take = self.tracker.take
         self.tracker.take = self.take_and_write_on  # type: ignore[method-assign]  # a seam
         self.standing_still = False
-        self.mirror = mirror_kind(self.region, self.tracker, self.images)
+        # A clock of its own: how many rounds a pre-copy makes must not depend on the machine.
+        clock = itertools.count()
+        self.mirror = mirror_kind(
+            self.region, self.tracker, self.images, now_ns=lambda: next(clock)
+        )
         self.mirror.add_extent(FIRST_EXTENT)
         self.grown = FIRST_EXTENT.stop
         self.value = 1

@@ -1,8 +1,8 @@
 """Random histories of one table, compared after every step with plain dicts and sorted lists.
 
-The model knows nothing of nodes, chains or slots: it keeps rows by key in a SortedDict and the entries
-of each index in a SortedList, in an order it works out by itself. Every step ends with the verifier and
-a comparison of all rows and indexes; every rollback ends with a comparison of all bytes.
+The model knows nothing of nodes, chains or slots: it keeps rows by key in a SortedDict and the
+entries of each index in a SortedList, in an order it works out by itself. Every step ends with the
+verifier and a comparison of all rows and indexes; every rollback with a comparison of all bytes.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def row_key(values: Values) -> Values:
 
 def random_values(numbers: random.Random) -> Values:
     return (
-        numbers.randrange(12),
-        numbers.randrange(-12, 12),
+        numbers.randrange(25),
+        numbers.randrange(-25, 25),
         numbers.randrange(4),
         numbers.choice(TEXT_WORDS),
         numbers.choice(FLOAT_WORDS),
-        numbers.randrange(30),
-        numbers.randrange(30),
+        numbers.randrange(50),
+        numbers.randrange(50),
         0,
         numbers.choice([0, -(1 << 63), (1 << 63) - 1]),
     )
@@ -133,8 +133,12 @@ class Walk:
 
 
 class StoreKernels(RuleBasedStateMachine):
-    @initialize(interleaved=st.booleans())
-    def lay_out(self, interleaved: bool) -> None:
+    @initialize(
+        interleaved=st.booleans(),
+        seed=st.integers(0, 1 << 30),
+        count=st.sampled_from([0, 10, 100, 300, 600]),
+    )
+    def lay_out(self, interleaved: bool, seed: int, count: int) -> None:
         plan = TablePlan(VALUES, KEYS, capacity=CAPACITY, interleaved=interleaved, indexes=INDEXES)
         self.region = lay_out(plan, undo_words=1 << 18)
         self.words, self.t = self.region.words, self.region.tables[0]
@@ -142,6 +146,8 @@ class StoreKernels(RuleBasedStateMachine):
         self.sequence = 1
         self.marks: list[tuple[int, bytes, Model]] = []
         self.walks: list[Walk] = []
+        self.begin()
+        self.insert(seed, count)
         self.begin()
 
     def begin(self) -> None:
@@ -170,13 +176,13 @@ class StoreKernels(RuleBasedStateMachine):
         self.model.drop(row)
         self.model.freed.add(row)
 
-    @rule(seed=st.integers(0, 1 << 30), count=st.sampled_from([1, 1, 1, 5, 80]))
+    @rule(seed=st.integers(0, 1 << 30), count=st.sampled_from([1, 5, 80, 200]))
     def insert(self, seed: int, count: int) -> None:
         numbers = random.Random(seed)
         for _ in range(count):
             self.insert_one(random_values(numbers))
 
-    @rule(seed=st.integers(0, 1 << 30), count=st.sampled_from([1, 1, 5, 60]))
+    @rule(seed=st.integers(0, 1 << 30), count=st.sampled_from([1, 5, 60, 150]))
     def delete(self, seed: int, count: int) -> None:
         numbers = random.Random(seed)
         live = sorted(self.model.rows)
@@ -311,8 +317,8 @@ class StoreKernels(RuleBasedStateMachine):
 
 
 StoreKernels.TestCase.settings = settings(
-    max_examples=30,
-    stateful_step_count=30,
+    max_examples=50,
+    stateful_step_count=40,
     derandomize=True,
     deadline=None,
     database=None,

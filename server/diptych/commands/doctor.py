@@ -63,14 +63,19 @@ class Report:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    log = logging.getLogger("diptych.memory")
+    level = log.level
     # The reasons are part of the report; the log would say them again in between.
-    logging.getLogger("diptych.memory").setLevel(logging.CRITICAL)
-    report = examine(
-        data_bytes=round(arguments.data_gib * GIB),
-        images=arguments.images,
-        readers=arguments.readers,
-        measured_bytes=0 if arguments.no_measure else MEASURED_BYTES,
-    )
+    log.setLevel(logging.CRITICAL)
+    try:
+        report = examine(
+            data_bytes=round(arguments.data_gib * GIB),
+            images=arguments.images,
+            readers=arguments.readers,
+            measured_bytes=0 if arguments.no_measure else MEASURED_BYTES,
+        )
+    finally:
+        log.setLevel(level)
     if arguments.json:
         content = asdict(report) | {"fits": report.fits, "advice": advice(report)}
         print(json.dumps(content, indent=2))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 
 from diptych.memory import (
@@ -40,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with Region.create((1 + PAGES) * PAGE_BYTES, name="pages") as region:
         try:
             tracker = choose_tracker(region, arguments.tracker)

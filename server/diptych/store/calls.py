@@ -1,7 +1,8 @@
 """The store's kernels as interpreted handlers call them: by their compiled entry points.
 
-Numba's dispatch looks at every argument's type, which takes longer than most of these kernels run. The
-wrappers above pass nothing but the words array and ints that they have checked, so they call directly.
+Numba's dispatch looks at every argument's type, which takes longer than most of these kernels run.
+The wrappers above pass nothing but the words array and ints that they have checked, so they call
+directly.
 Importing this module compiles the kernels, or loads them from the cache.
 """
 

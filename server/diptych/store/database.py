@@ -46,7 +46,7 @@ class Database(Db):
         self.space.scratch[at.S_UNDO_TOP] = 0
 
     def verify(self) -> None:
-        """Check every table against its structures: reads all of the data. Errors: CorruptionError."""
+        """Check every table against its structures, reading all data. Errors: CorruptionError."""
         for name, table in self.tables.items():
             code = verify.check(self.space.words, table.layout.descriptor)
             if code:

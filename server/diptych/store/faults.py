@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from diptych.errors import CorruptionError, Rejected, TableFull
+from diptych.errors import CorruptionError, TableFull
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
+from diptych_client.errors import Rejected
 
 
 class MemoryNeeded(BaseException):

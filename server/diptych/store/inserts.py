@@ -1,8 +1,8 @@
 """`insert` of one table: a function generated from its columns.
 
 `insert(*, account, symbol, ..., price=default)`: as source, since Python's own argument passing is
-the fastest there is, checks names and defaults, and says what is missing. Values go to the scratch in
-one `struct` call; the kernel does the rest.
+the fastest there is, checks names and defaults, and says what is missing. Values go to the scratch
+in one `struct` call; the kernel does the rest.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from diptych.errors import Rejected
 from diptych.schema import MISSING, Column
 from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.faults import fault
 from diptych.store.rowtypes import Row, not_found
+from diptych_client.errors import Rejected
 
 if TYPE_CHECKING:
     from diptych.store.tables import TableView
@@ -95,7 +95,7 @@ def _diagnoser(view: TableView) -> Callable[[tuple[Any, ...]], BaseException]:
 
 
 def _failure(view: TableView) -> Callable[[int, tuple[Any, ...]], int]:
-    """What to do when the kernel refused: give memory and repeat where that is allowed, or raise."""
+    """What to do when the kernel refused: give memory and repeat if that is allowed, or raise."""
     spec, space, descriptor = view.layout.spec, view.space, view.layout.descriptor
 
     def failed(code: int, values: tuple[Any, ...]) -> int:

@@ -43,7 +43,7 @@ class IndexLayout:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Word positions of one table. `ranges`: (first word, words a row) of all that grows by rows."""
+    """Word positions of one table. `ranges`: first word and words a row of what grows by rows."""
 
     spec: TableSpec
     capacity: int

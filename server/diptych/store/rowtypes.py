@@ -1,7 +1,7 @@
 """Row types: one class a table and open region, with a property a column.
 
-A row is a slot number and nothing else. Reading a column is one memoryview access; writing one is one
-kernel call, which checks that the row is live and saves the old word in the undo log.
+A row is a slot number and nothing else. Reading a column is one memoryview access; writing one is
+one kernel call, which checks that the row is live and saves the old word in the undo log.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from diptych.errors import Rejected
 from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
@@ -17,6 +16,7 @@ from diptych.store.faults import ReadOnly, StaleRow, fault
 from diptych.store.layout import TableLayout
 from diptych.store.values import Codec
 from diptych.store.views import Space
+from diptych_client.errors import Rejected
 
 
 class Row:
@@ -29,7 +29,7 @@ class Row:
         self._row = row
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._row == other._row  # type: ignore[attr-defined]  # same type
+        return type(self) is type(other) and self._row == other._row
 
     def __hash__(self) -> int:
         return hash(self._row)
@@ -86,11 +86,12 @@ def _getter(space: Space, table: TableLayout, column: Column, codec: Codec) -> C
                 raise _stale(table) from None
 
         return get
-    decode: Callable[[int], Any] = {
+    decoders: dict[str, Callable[[int], Any]] = {
         "int": codec.member,
         "bool": bool,
         "text": codec.text,
-    }[column.kind]
+    }
+    decode = decoders[column.kind]
 
     def get_decoded(self: Row) -> Any:
         try:

@@ -1,8 +1,8 @@
 """A table and its indexes as interpreted handlers see them: thin wrappers around kernels.
 
 Each operation is one kernel call; its arguments go through the scratch. Negative results become
-exceptions (`faults`). `insert` is generated from the columns, so that Python itself checks names and
-defaults, and says what is missing.
+exceptions (`faults`). What runs for every transaction is made for each table: `inserts` and
+`prefixes` generate it from the columns.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Between a Python value and the words that hold it: one `Codec` a column.
 
-Ints and bools are one word, floats one word of IEEE bits, text its UTF-8 bytes filled up with zeros.
-What does not fit raises `BadValue`, which names table, column, value and limit; nothing wraps or is
-cut off. Knows nothing of where the words are.
+Ints and bools are one word, floats one word of IEEE bits, text its UTF-8 bytes filled up with
+zeros. What does not fit raises `BadValue`, which names table, column, value and limit; nothing wraps
+or is cut off. Knows nothing of where the words are.
 """
 
 from __future__ import annotations

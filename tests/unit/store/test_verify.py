@@ -65,10 +65,13 @@ def swap(region: StoreRegion, a: int, b: int, count: int) -> None:
 
 
 def repeat_a_key(region: StoreRegion, t: int) -> None:
-    """Give a row the key of the one before it in a hash chain."""
+    """Give row 1 the key of row 0 and move it into the same hash chain."""
     words, links, keys = region.words, int(region.words[t + at.T_NEXT]), t + at.T_BASE
-    row = next(row for row in range(ROWS) if words[links + row] != 0)
-    put(region, int(words[keys] + words[links + row] - 1), int(words[words[keys] + row]))
+    heads = range(int(words[t + at.T_BUCKETS]), int(words[t + at.T_BUCKETS]) + 180)
+    assert words[links] == words[links + 1] == 0
+    put(region, next(head for head in heads if words[head] == 2), 0)
+    put(region, links, 2)
+    put(region, int(words[keys]) + 1, int(words[words[keys]]))
 
 
 def use_a_node_twice(region: StoreRegion, x: int) -> None:
