@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.live import Live
+
 from diptych import AsyncClient, DiptychError
 from diptych.testing import running
 from exchange.demo_view import Figures, show_line, show_summary, table
@@ -94,10 +96,10 @@ class Demo:
             self.figures.conservation = reply.value
 
 
-async def offer_flow(demo: Demo, seconds: float) -> None:
+async def offer_flow(demo: Demo, seconds: float, connections: int) -> None:
     """Have `diptych loadtest` offer the made-up flow, and follow its progress."""
     words = ["loadtest", demo.address, "--mix", "exchange.flow:Flow", "--json", "--progress"]
-    words += ["--connections", str(CONNECTIONS), "--in-flight", str(IN_FLIGHT)]
+    words += ["--connections", str(connections), "--in-flight", str(IN_FLIGHT)]
     words += ["--duration", str(seconds), "--warmup", "0"]  # so that every call counts
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "diptych.cli", *words),
@@ -126,6 +128,7 @@ async def play_tape(demo: Demo, path: Path, seconds: float) -> None:
     async with AsyncClient(demo.address, timeout=60.0) as client:
         await run_setup(client, tape_setup())
         player = Player(client)
+        figures.started()
         began = time.perf_counter()
         with open_tape(path) as lines:
             playing = asyncio.create_task(
@@ -144,7 +147,6 @@ async def play_tape(demo: Demo, path: Path, seconds: float) -> None:
 
 async def run(demo: Demo, offering: Coroutine[Any, Any, None], show: Callable[[], None]) -> None:
     """Offer the load with everybody watching; the first failure of anyone ends it all."""
-    began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         group.create_task(_repeat(show, demo))
         group.create_task(demo.audit())
@@ -155,8 +157,16 @@ async def run(demo: Demo, offering: Coroutine[Any, Any, None], show: Callable[[]
             await offering
         finally:
             demo.over = True
-            demo.figures.watched_s = time.perf_counter() - began
+            demo.figures.ended()
     await demo.conclude()
+
+
+def _shower(figures: Figures, stack: ExitStack) -> Callable[[], None]:
+    """How to show figures: a live table on a terminal, plain lines elsewhere."""
+    if not sys.stdout.isatty():
+        return lambda: show_line(figures)
+    live = stack.enter_context(Live(table(figures), auto_refresh=False))
+    return lambda: live.update(table(figures), refresh=True)
 
 
 async def _repeat(show: Callable[[], None], demo: Demo) -> None:
@@ -171,6 +181,7 @@ def main(words: list[str] | None = None) -> int:
         "--tape", type=Path, metavar="FILE", help="play this instead of made-up flow"
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="(20)")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, metavar="N", help="(50)")
     arguments = parser.parse_args(words)
     failed = False
     with ExitStack() as stack:
@@ -185,16 +196,9 @@ def main(words: list[str] | None = None) -> int:
             offering = play_tape(demo, arguments.tape, arguments.seconds)
         else:
             print(f"opening {Flow().accounts} accounts in {len(symbols)} symbols ...", flush=True)
-            offering = offer_flow(demo, arguments.seconds)
+            offering = offer_flow(demo, arguments.seconds, arguments.connections)
         try:
-            if sys.stdout.isatty():
-                from rich.live import Live
-
-                live = stack.enter_context(Live(table(demo.figures), auto_refresh=False))
-                show = lambda: live.update(table(demo.figures), refresh=True)  # noqa: E731
-            else:
-                show = lambda: show_line(demo.figures)  # noqa: E731
-            asyncio.run(run(demo, offering, show))
+            asyncio.run(run(demo, offering, _shower(demo.figures, stack)))
         except* (DiptychError, TapeError, OSError) as errors:
             failed = True
             for error in errors.exceptions:

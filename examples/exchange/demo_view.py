@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,7 @@ class Figures:
     expected: int = 0
     complete: bool = False
     queries: int = 0
+    began_s: float = 0.0
     watched_s: float = 0.0
     query_latencies: Counters = field(default_factory=_counters)
     ages: Counters = field(default_factory=_counters)
@@ -56,10 +58,21 @@ class Figures:
         queries_rate: float,
     ) -> None:
         """How far the load is; queries are counted by those who make them."""
+        self.started()
         self.elapsed_s, self.transactions = elapsed_s, transactions
         self.transactions_rate = transactions_rate
 
+    def started(self) -> None:
+        """The load begins: from now on queries count. Before, nothing changed that could be old."""
+        if not self.began_s:
+            self.began_s = time.perf_counter()
+
+    def ended(self) -> None:
+        self.watched_s = time.perf_counter() - self.began_s
+
     def queried(self, took_ns: int, age_ms: float) -> None:
+        if not self.began_s or self.watched_s:
+            return
         self.queries += 1
         self.query_latencies[bin_of(took_ns)] += 1
         self.ages[bin_of(int(age_ms * 1e6))] += 1

@@ -22,7 +22,7 @@ from exchange.player import Cancel, Event, Place
 from exchange.schema import Side, Until
 
 # In the order of how much they are traded.
-SYMBOLS = ("AAPL", "MSFT", "AMZN", "NVDA", "GOOG", "META", "TSLA", "JPM")
+SYMBOLS: tuple[str, ...] = ("AAPL", "MSFT", "AMZN", "NVDA", "GOOG", "META", "TSLA", "JPM")
 SYMBOLS += ("XOM", "V", "PG", "HD", "BAC", "KO", "PFE", "IBM")
 NEW_SHARE, CANCEL_SHARE = 0.55, 0.35
 

@@ -20,19 +20,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
-    """Compile `function` on its first call for each combination of argument types."""
-    compiled: F = numba.njit(cache=True)(function)
-    return compiled
+    """Compile `function` on its first call for each combination of argument types.
+
+    It cannot create arrays: Numba counts references to arrays only where that is possible, and the
+    counting would cost as much as a lookup.
+    """
+    return _compiled(function, {"cache": True, "_nrt": False})
 
 
 def bulk_kernel(function: F) -> F:
-    """The same for what runs long: other threads of the process go on meanwhile."""
-    compiled: F = numba.njit(cache=True, nogil=True)(function)
+    """The same for what runs long, or creates arrays: other threads go on meanwhile."""
+    return _compiled(function, {"cache": True, "nogil": True})
+
+
+def _compiled(function: F, options: dict[str, Any]) -> F:
+    dispatcher: Any = numba.njit(**options)(function)
+    compiled: F = dispatcher
     return compiled
 
 
 def direct(function: F, integers: int) -> F:
-    """The kernel `function(words, int, ...)`, with so many integers, called without Numba's dispatch.
+    """The kernel `function(words, int, ...)`, with so many integers, without Numba's dispatch.
 
     Dispatch looks at the types of the arguments, which takes as long again as a short kernel. Here
     the caller vouches for them: an array of int64, C order, then Python ints within 64 bits;

@@ -156,8 +156,10 @@ def value_type(
         return _container(origin, inner, where, records)
     if annotation is None or annotation is NoneType:
         return ValueType(NoneType)
-    if annotation in (int, float, bool, str, bytes, Any):
+    if annotation in (int, float, bool, str, bytes):
         return ValueType(annotation)
+    if annotation in (Any, object):
+        return ValueType(Any)
     if isinstance(annotation, type) and issubclass(annotation, IntEnum):
         return ValueType(annotation)
     if isinstance(annotation, type) and annotation in records:

@@ -2,7 +2,8 @@
 
 `app.open(...)` gives a `Bench`: the real engine on a region of its own, without sockets or
 processes. Its operations are called as a client calls them, through the same frames, so that
-arguments are checked and results rebuilt in the same way. `running(app)` starts a real server with all its processes.
+arguments are checked and results rebuilt in the same way. `running(app)` starts a real server with
+all its processes.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from tests.support.trouble import ACCOUNTS, CASH, app
+from tests.support.wire import Wire, alive, numbers, wait_until
 
 from diptych import App, Db
 from diptych.errors import ConfigurationError
@@ -26,8 +28,6 @@ from diptych_client import (
     UnknownOperation,
 )
 from diptych_client.protocol import Kind, encode_frame
-from tests.support.trouble import ACCOUNTS, CASH, app
-from tests.support.wire import Wire, alive, numbers, wait_until
 
 TOTAL = ACCOUNTS * CASH
 

@@ -1,4 +1,4 @@
-"""What no proper client sends: each gets a typed error or a closed connection, and nobody else notices."""
+"""What no proper client sends: a typed error or a closed connection, and nobody else notices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import msgpack
 import pytest
+from tests.support.trouble import ACCOUNTS, CASH, app
+from tests.support.wire import Wire, numbers, wait_until
 
 from diptych.serving.local import Server, running
 from diptych_client.protocol import (
@@ -20,8 +22,6 @@ from diptych_client.protocol import (
     Kind,
     encode_frame,
 )
-from tests.support.trouble import ACCOUNTS, CASH, app
-from tests.support.wire import Wire, numbers, wait_until
 
 HELLO = encode_frame(Kind.HELLO, msgpack.packb({"client": "odd"}))
 
@@ -155,12 +155,11 @@ def test_the_largest_frame_is_taken(wire: Wire) -> None:
     assert wire.frame()[1] == "small"
 
 
-@pytest.mark.parametrize("cut", [1, 31, 32, 40])
-def test_a_truncated_frame_is_not_run(server: Server, wire: Wire, cut: int) -> None:
+@pytest.mark.parametrize("missing", [1, 3, 4, 20, 35])
+def test_a_truncated_frame_is_not_run(server: Server, wire: Wire, missing: int) -> None:
     number = numbers(wire.greet())["transfer"]
     frame = encode_frame(Kind.TRANSACTION, msgpack.packb([7, 8, 100]), operation=number, request=1)
-    assert cut < len(frame) or cut == 40
-    wire.send(frame[: min(cut, len(frame) - 1)])
+    wire.send(frame[:-missing])
     wire.socket.shutdown(socket.SHUT_WR)
     assert wire.closed()
     with server.client() as bank:
@@ -249,9 +248,7 @@ def test_a_client_that_never_reads_is_dropped(server: Server) -> None:
     with Wire(server.address, timeout_s=20) as wire, server.client() as bank:
         number = numbers(wire.greet())["large"]
         dropped = bank.info()["dropped"]
-        frame = encode_frame(
-            Kind.QUERY, msgpack.packb([1 << 20]), operation=number, request=1
-        )
+        frame = encode_frame(Kind.QUERY, msgpack.packb([1 << 20]), operation=number, request=1)
         with pytest.raises(OSError):
             for _ in range(10_000):
                 wire.send(frame)

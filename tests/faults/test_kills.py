@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from tests.support.trouble import ACCOUNTS, CASH, app
+from tests.support.wire import alive, wait_until
 
 from diptych.serving.local import Server, running
 from diptych_client import (
@@ -24,8 +26,6 @@ from diptych_client import (
     ServerError,
     TimedOut,
 )
-from tests.support.trouble import ACCOUNTS, CASH, app
-from tests.support.wire import alive, wait_until
 
 TOTAL = ACCOUNTS * CASH
 SILENCE_S = 3.0

@@ -73,7 +73,9 @@ class Wire:
         return False
 
     def call(self, kind: Kind, operation: int, arguments: Any, request: int = 1) -> None:
-        self.send(encode_frame(kind, msgpack.packb(arguments), operation=operation, request=request))
+        self.send(
+            encode_frame(kind, msgpack.packb(arguments), operation=operation, request=request)
+        )
 
 
 def numbers(welcome: dict[str, Any]) -> dict[str, int]:

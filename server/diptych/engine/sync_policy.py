@@ -19,6 +19,7 @@ from diptych.memory.tracking import Preference
 FAULT_NS = 1300  # the first write to a page after it was taken
 COPY_NS = 1000  # of a page, until measured here
 PAGES_GOAL_MIN = 64
+PAGES_PER_TRANSACTION = 16  # until one epoch was seen here
 _MS = 1_000_000
 
 
@@ -56,7 +57,7 @@ class SyncPolicy:
         self._copy_ns = float(COPY_NS)
         self._scan_ns = 0.0
         self._epoch_pages = 0
-        self._epoch_transactions = 1
+        self._epoch_transactions = 0
 
     def delay_ns(self, now_ns: int, *, demanded: bool) -> int:
         """How long a sync has to wait yet; 0: it may start. A demanded one ignores the interval."""
@@ -99,6 +100,8 @@ class SyncPolicy:
 
         Too high a guess costs a round of pre-copying; too low a guess, a long pause.
         """
+        if self._epoch_transactions == 0:
+            return PAGES_PER_TRANSACTION * transactions
         share = transactions / self._epoch_transactions
         return round(self._epoch_pages * max(1.0, share))
 

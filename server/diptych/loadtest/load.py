@@ -56,7 +56,7 @@ class LoadSettings:
 
 
 class Progress(NamedTuple):
-    """Once a second: how far, and the rates of that second."""
+    """At the start and once a second: how far, and the rates since the last time."""
 
     elapsed_s: float
     transactions: int
@@ -83,7 +83,7 @@ def run_load(
             with Load(address, mix, settings, known) as load:
                 load.run(on_second)
                 return load.report(outcomes, before, control.info())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise LoadFailed(f"{address}: {error}") from error
 
 
@@ -184,6 +184,8 @@ class Load:
             connection.send(time.monotonic_ns(), until_ns)
             self._watch(connection)
         second = _Second(start_ns, list(self.transactions.values()), list(self.queries.values()))
+        if on_second is not None:
+            on_second(second.take(time.monotonic_ns()))
         while (now_ns := time.monotonic_ns()) < until_ns:
             if self.settings.rate is not None:
                 self._send_due(now_ns, until_ns)
@@ -192,6 +194,9 @@ class Load:
                 on_second(second.take(now_ns))
             if all(connection.lost for connection in everyone):
                 break
+        if self.settings.rate is not None:
+            # What came due since the last look is still sent, where the window has room.
+            self._send_due(until_ns - 1, until_ns)
         self.measured_s = max(0, min(time.monotonic_ns(), until_ns) - from_ns) / 1e9
         give_up_ns = until_ns + round(DRAIN_S * 1e9)
         while time.monotonic_ns() < give_up_ns and any(
@@ -292,7 +297,7 @@ class _Second:
         return now_ns - self._last_ns >= 1_000_000_000
 
     def take(self, now_ns: int) -> Progress:
-        seconds = (now_ns - self._last_ns) / 1e9
+        seconds = max(1, now_ns - self._last_ns) / 1e9
         transactions, queries = (
             sum(connection.answered for connection in connections) for connections in self._of
         )

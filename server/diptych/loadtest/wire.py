@@ -13,9 +13,9 @@ from typing import Any
 
 import msgpack
 
+from diptych_client.connecting import Address, tune
 from diptych_client.errors import DiptychError, error_from
 from diptych_client.protocol import (
-    DEFAULT_PORT,
     PREAMBLE,
     READ_BYTES,
     WELCOME_BYTES_MAX,
@@ -28,20 +28,15 @@ from diptych_client.protocol import (
 TIMEOUT_S = 30.0
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `host` or `[v6]:port`. Errors: ValueError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or port.endswith("]"):
-        host, port = address, str(DEFAULT_PORT)
-    return host.strip("[]") or "localhost", int(port)
-
-
 class Wire:
-    """One greeted connection. `welcome` is what the server said of itself."""
+    """One greeted connection. `welcome` is what the server said of itself.
+
+    Errors: OSError, DiptychError, and ValueError for what is no address.
+    """
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
-        self.socket = socket.create_connection(split_address(address), TIMEOUT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = socket.create_connection(Address.parse(address), TIMEOUT_S)
+        tune(self.socket)
         self._splitter = FrameSplitter(WELCOME_BYTES_MAX)
         self._waiting: list[Frame] = []
         hello = {"client": "loadtest", "token": token, "fingerprint": None}

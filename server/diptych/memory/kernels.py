@@ -74,7 +74,8 @@ def scan_written(
             work[11] = PAGE_IS_WRITTEN
             found = ioctl(pagemap_fd, PAGEMAP_SCAN, request)
             if found < 0:
-                return count, carray(errno_location(), 1)[0]
+                # Never 0, which would pass for success.
+                return count, max(1, carray(errno_location(), 1)[0])
             for r in range(found):
                 at = REQUEST_WORDS + 3 * r
                 first = max(past, (work[at] - address) // PAGE_BYTES)

@@ -217,7 +217,7 @@ class Mirror:
         Ends, too, when rounds stop getting smaller: the owner then writes as fast as we copy.
         """
         self._check_filling(image)
-        previous = self.region.page_count
+        previous = 2 * self.region.page_count
         for _ in range(PRECOPY_ROUNDS_MAX):
             began_ns = self._now_ns()
             since_take_ns = max(1, began_ns - self._taken_ns)
@@ -229,11 +229,11 @@ class Mirror:
                 self._uncopied.clear()
             copy_pages(self.tracker.source, self.images[image].words, pages)
             self._precopied_pages += pages.size
-            # The owner goes on at the rate it had, for as long as this round took.
-            share = min(1.0, (self._now_ns() - began_ns) / since_take_ns)
-            if taken.size * share <= pages_goal or taken.size > 0.7 * previous:
+            # The owner went on at the rate it had, for as long as this round took.
+            left = taken.size * (self._now_ns() - began_ns) / since_take_ns
+            if left <= pages_goal or pages.size > 0.7 * previous:
                 return
-            previous = taken.size
+            previous = pages.size
 
     def cut(self, image: int, sequence: int, history: int) -> SyncRecord | None:
         """Make `image` equal to the region, which stands still, and stamp it COMPLETE.

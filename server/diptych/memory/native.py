@@ -24,7 +24,7 @@ _types = _numba.types
 carray = _numba.carray
 
 if _config.DISABLE_JIT:
-    _libc = ctypes.CDLL(None)
+    _libc = ctypes.CDLL(None, use_errno=True)
     ioctl = _libc.ioctl
     ioctl.argtypes = (ctypes.c_int32, ctypes.c_int64, ctypes.c_size_t)
     memcpy = _libc.memcpy
@@ -32,8 +32,10 @@ if _config.DISABLE_JIT:
     memcpy.restype = ctypes.c_size_t
     memcmp = _libc.memcmp
     memcmp.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
-    errno_location = _libc.__errno_location
-    errno_location.restype = ctypes.POINTER(ctypes.c_int32)
+
+    def errno_location() -> Any:
+        """The interpreter changes errno itself; ctypes keeps what the last call left."""
+        return ctypes.pointer(ctypes.c_int32(ctypes.get_errno()))
 else:
     ioctl = _types.ExternalFunction("ioctl", _types.int32(_types.int32, _types.int64, _types.uintp))
     memcpy = _types.ExternalFunction(

@@ -16,6 +16,7 @@ import numpy as np
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.prefetch import prefetch
 from diptych.store.words import (
     HEIGHT,
     N_COUNT,
@@ -36,6 +37,7 @@ from diptych.store.words import (
     X_VALUE,
 )
 
+LINE_WORDS = 8
 INT = 0
 FLOAT = 2
 INT_MAX = (1 << 63) - 1
@@ -111,6 +113,8 @@ def seek(words: Words, x: int, key: int, count: int, equal: int) -> int:
     stride = words[x + X_KEYS] + 2
     node = nodes + (words[state + ROOT] - 1) * NODE_WORDS
     while True:
+        for line in range(0, NODE_WORDS, LINE_WORDS):
+            prefetch(words, node + line)
         # An inner node's entry 0 has no bound: it is before every key.
         low = 0 if level == 0 else 1
         if level == 0:

@@ -1,8 +1,8 @@
 """Between a Python value and the words that hold it: one `Codec` a column.
 
 Ints and bools are one word, floats one word of IEEE bits, text its UTF-8 bytes filled up with
-zeros. What does not fit raises `BadValue`, which names table, column, value and limit; nothing wraps
-or is cut off. Knows nothing of where the words are.
+zeros. What does not fit raises `BadValue`, which names table, column, value and limit; nothing
+wraps or is cut off. Knows nothing of where the words are.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Codec:
             raise self.bad(value, "a float")
         try:
             # One bit pattern for every NaN, so that equal histories give equal bytes.
-            word: int = _WORD.unpack(_DOUBLE.pack(value if value == value else math.nan))[0]
+            word: int = _WORD.unpack(_DOUBLE.pack(float(value) if value == value else math.nan))[0]
         except OverflowError:
             raise self.bad(value, "a float") from None
         return word

@@ -1,9 +1,9 @@
-"""Is a table what it claims to be? Counters, lists, hash chains and indexes against the rows themselves.
+"""Is a table what it claims to be? Counters, lists, hash chains and indexes against its rows.
 
-`check` reads all memory that a table has and changes none of it; a byte a row and a node is its only
-allocation. It stops at the first thing that is wrong and returns a number for it, which `explain`
-puts into words. Besides what lookups rely on, it holds the store to its promise that unused memory is
-zero, which replay and comparison byte by byte rest on.
+`check` reads all memory that a table has and changes none of it; a byte a row and a node is its
+only allocation. It stops at the first thing that is wrong and returns a number for it, which
+`explain` puts into words. Besides what lookups rely on, it holds the store to its promise that
+unused memory is zero, which replay and comparison byte by byte rest on.
 
 It costs about as much as entering every row into a hash and its indexes anew: under a microsecond a
 row. A transaction must not be running, or its own half-done work is what is judged.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import bulk_kernel
 from diptych.memory.layout import Words
 from diptych.store.descent import agrees, entry_of, is_before
 from diptych.store.hashing import bucket_of, find_at, hash_row
@@ -101,7 +101,7 @@ EXPLANATIONS = {
     SAME_KEY: "two rows have the same key",
     AUTO_KEY: "a row has a key above the counter that gives out new ones",
     TREE_COUNTERS: "root, height or node counters contradict each other",
-    TREE_NODE: "a node is out of range, used twice, empty or overfull, or its unused part is not zero",
+    TREE_NODE: "a node is out of range, used twice, empty, overfull, or not zero where unused",
     TREE_FILL: "two sibling nodes would fit in half a node",
     TREE_BOUND: "a bound in an inner node does not separate the entries on its sides",
     TREE_ORDER: "entries are not in order",
@@ -122,7 +122,7 @@ def explain(code: int) -> str:
     return f"index {code // INDEX_CODES - 1}: {EXPLANATIONS[code % INDEX_CODES]}"
 
 
-@kernel
+@bulk_kernel
 def is_zero(words: Words, start: int, stop: int) -> bool:
     """Whether all words of a span are 0."""
     at = start
@@ -131,7 +131,7 @@ def is_zero(words: Words, start: int, stop: int) -> bool:
     return at >= stop
 
 
-@kernel
+@bulk_kernel
 def check_list(words: Words, t: int, head: int, marks: Marks) -> int:
     """Walk a list of free slots and mark them: its last slot + 1, or -1 when it is broken."""
     live = words[t + T_LIVE]
@@ -147,7 +147,7 @@ def check_list(words: Words, t: int, head: int, marks: Marks) -> int:
     return last
 
 
-@kernel
+@bulk_kernel
 def check_slots(words: Words, t: int) -> int:
     """Counters, live column, free lists, and that free slots are zero."""
     state = words[t + T_STATE]
@@ -177,7 +177,7 @@ def check_slots(words: Words, t: int) -> int:
     return 0 if live_count == words[state + ROW_COUNT] else LIVE_COUNT
 
 
-@kernel
+@bulk_kernel
 def check_hash(words: Words, t: int) -> int:
     """Every live row is in the chain of its key, once, and no two have one key."""
     state = words[t + T_STATE]
@@ -211,7 +211,7 @@ def check_hash(words: Words, t: int) -> int:
     return 0 if found == words[state + ROW_COUNT] else CHAIN_COUNT
 
 
-@kernel
+@bulk_kernel
 def check_node(words: Words, x: int, number: int, level: int, marks: Marks) -> int:
     """One node by itself, not looking at keys; marks it as used."""
     if number < 0 or number >= len(marks) or marks[number] != 0:
@@ -229,7 +229,7 @@ def check_node(words: Words, x: int, number: int, level: int, marks: Marks) -> i
     return 0
 
 
-@kernel
+@bulk_kernel
 def check_fill(words: Words, x: int, node: int, level: int, high: int) -> int:
     """Children of an inner node at `level`, by twos: together they hold more than half a node."""
     stride = words[x + X_KEYS] + 2
@@ -246,7 +246,7 @@ def check_fill(words: Words, x: int, node: int, level: int, high: int) -> int:
     return 0
 
 
-@kernel
+@bulk_kernel
 def check_leaf(words: Words, x: int, leaf: int, before: int) -> int:
     """A leaf's entries against each other, the entry at `before` (or -1) and the rows."""
     t = words[x + X_TABLE]
@@ -269,7 +269,7 @@ def check_leaf(words: Words, x: int, leaf: int, before: int) -> int:
     return 0
 
 
-@kernel
+@bulk_kernel
 def check_tree(words: Words, x: int, marks: Marks) -> int:
     """Walk the tree from left to right; marks its nodes. 0 or a code."""
     state = words[x + X_STATE]
@@ -322,7 +322,7 @@ def check_tree(words: Words, x: int, marks: Marks) -> int:
     return 0 if entries == words[state + ENTRY_COUNT] else TREE_COUNT
 
 
-@kernel
+@bulk_kernel
 def check_index(words: Words, x: int) -> int:
     """One index: its tree, its free nodes, and the nodes never used."""
     state = words[x + X_STATE]
@@ -362,7 +362,7 @@ def check_index(words: Words, x: int) -> int:
     return 0 if unused else TREE_FREE
 
 
-@kernel
+@bulk_kernel
 def check(words: Words, t: int) -> int:
     """0 when the table is sound, else the number of the first thing found wrong (see `explain`)."""
     code = check_slots(words, t)

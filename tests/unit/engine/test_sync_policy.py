@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.engine.sync_policy import FAULT_NS, PAGES_GOAL_MIN, SyncPolicy, SyncSettings
+from diptych.engine.sync_policy import (
+    FAULT_NS,
+    PAGES_GOAL_MIN,
+    PAGES_PER_TRANSACTION,
+    SyncPolicy,
+    SyncSettings,
+)
 
 MS = 1_000_000
 
@@ -97,7 +103,7 @@ def test_few_pages_say_nothing_about_the_cost_of_a_page() -> None:
 
 def test_expected_pages_grow_with_transactions_and_never_shrink() -> None:
     plan = policy()
-    assert plan.expected_pages(1000) == 0
+    assert plan.expected_pages(1000) == 1000 * PAGES_PER_TRANSACTION, "nothing is known yet"
     plan.epoch(pages=50, transactions=10)
     assert [plan.expected_pages(count) for count in (1, 10, 20)] == [50, 50, 100]
 

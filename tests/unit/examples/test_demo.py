@@ -16,7 +16,7 @@ from exchange.tape import COLUMNS
 
 
 def test_made_up_flow(capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--seconds", "1"]) == 0
+    assert demo.main(["--seconds", "1", "--connections", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     figures = json.loads(lines[-1])
     assert figures["accounted"]

@@ -28,30 +28,60 @@ EXACT_FLOAT_MAX = 2**53  # ints up to here are floats, too
 Lowering = Callable[[Any, Any, Any], Any]
 
 
-def _stand_in(name: str) -> Callable[..., Any]:
-    """A function that generated code alone calls."""
+# What stands for an operator in compiled code; Numba finds these by name in this module.
 
-    def stand_in(*values: Any) -> Any:
-        raise NotImplementedError("compiled code alone calls this")
 
-    stand_in.__name__ = stand_in.__qualname__ = f"exact_{name}"
-    return stand_in
+def exact_add(left: Any, right: Any) -> Any:
+    return left + right
+
+
+def exact_sub(left: Any, right: Any) -> Any:
+    return left - right
+
+
+def exact_mul(left: Any, right: Any) -> Any:
+    return left * right
+
+
+def exact_truediv(left: Any, right: Any) -> Any:
+    return left / right
+
+
+def exact_floordiv(left: Any, right: Any) -> Any:
+    return left // right
+
+
+def exact_mod(left: Any, right: Any) -> Any:
+    return left % right
+
+
+def exact_lshift(left: Any, right: Any) -> Any:
+    return left << right
+
+
+def exact_rshift(left: Any, right: Any) -> Any:
+    return left >> right
+
+
+def exact_neg(value: Any) -> Any:
+    return -value
+
+
+def exact_abs(value: Any) -> Any:
+    return abs(value)
 
 
 OPERATORS: dict[Any, Callable[..., Any]] = {
-    each: _stand_in(each.__name__)
-    for each in (
-        operator.add,
-        operator.sub,
-        operator.mul,
-        operator.truediv,
-        operator.floordiv,
-        operator.mod,
-        operator.lshift,
-        operator.rshift,
-        operator.neg,
-        abs,
-    )
+    operator.add: exact_add,
+    operator.sub: exact_sub,
+    operator.mul: exact_mul,
+    operator.truediv: exact_truediv,
+    operator.floordiv: exact_floordiv,
+    operator.mod: exact_mod,
+    operator.lshift: exact_lshift,
+    operator.rshift: exact_rshift,
+    operator.neg: exact_neg,
+    abs: exact_abs,
 }
 IN_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,

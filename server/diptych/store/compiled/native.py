@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.np.arrayobj import make_array, populate_array
 
-from diptych.store import btree, hashing, rows, undo
+from diptych.store import btree, hashing, rows
 from diptych.store import words as at
 from diptych.store.compiled.types import I32, I64
 
@@ -33,10 +33,10 @@ KERNELS = {
     "find": (hashing.find, 1),
     "find1": (hashing.find1, 2),
     "insert": (rows.insert, 1),
+    "assign": (rows.assign, 4),
     "delete": (rows.delete, 2),
     "update": (rows.update, 4),
     "next_row": (rows.next_row, 2),
-    "put": (undo.put, 2),
     "open_cursor": (btree.open_cursor, 5),
     "advance": (btree.advance, 1),
     "first": (btree.first, 3),

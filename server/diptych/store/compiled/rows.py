@@ -17,10 +17,10 @@ from numba.core.typing.templates import infer_getattr, infer_global, signature
 from diptych.errors import did_you_mean
 from diptych.schema import Column
 from diptych.store import words as at
-from diptych.store.compiled.native import call_kernel, leave_if, leave_if_negative, load, word
+from diptych.store.compiled.native import call_kernel, leave_if, leave_if_negative, load
 from diptych.store.compiled.types import I64, Refused, RowType, TableType, column_type
 from diptych.store.compiled.values import from_words, to_words
-from diptych.store.rowtypes import LIVE
+from diptych.store.rows import LIVE
 
 
 def make_row(context: Any, builder: Any, kind: RowType, base: Any, row: Any) -> Any:
@@ -96,10 +96,9 @@ def _set_column(context: Any, builder: Any, sig: Any, args: Any, name: str) -> A
             code = call_kernel(context, builder, "update", base, t, row, value_word, part)
             leave_if_negative(builder, base, code)
         return
-    check_live(builder, base, table, row)
     position = position_of(builder, base, table, row, column.first_word)
-    done = call_kernel(context, builder, "put", base, position, parts[0])
-    leave_if(builder, builder.not_(done), base, word(at.UNDO_FULL))
+    code = call_kernel(context, builder, "assign", base, t, row, position, parts[0])
+    leave_if_negative(builder, base, code)
 
 
 @infer_global(operator.eq)

@@ -200,7 +200,7 @@ def _columns_signature(table: TableType, args: Any, kws: Mapping[str, Any], resu
         elif column.default is MISSING and not column.auto:
             raise Refused(f"a new row of {name!r} needs a value for {column.name!r}")
         kinds.append(kws.get(column.name, OMITTED))
-        parameters.append(Parameter(column.name, Parameter.KEYWORD_ONLY, default=MISSING))
+        parameters.append(Parameter(column.name, Parameter.POSITIONAL_OR_KEYWORD, default=MISSING))
     return signature(result, *kinds, recvr=table).replace(pysig=Signature(parameters))
 
 

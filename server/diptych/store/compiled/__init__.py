@@ -1,0 +1,16 @@
+"""The compiled lane: the body of a handler that the interpreted lane runs, as machine code over the same kernels.
+
+Numba is taught the database, its tables, rows, indexes and text as value types; all its half-private
+hooks are used in this package and nowhere else, and a contract test names the one that breaks.
+Compiled is a subset: what compiles gives the interpreted result, or the interpreter is asked.
+
+`types` and `values` say what values are, `rows`, `tables` and `indexes` what handlers do with them,
+`exact` and `rejections` replace operators and raises, `pipeline` puts that into Numba's compiler,
+`shapes` and `handlers` make callables of it.
+"""
+
+from __future__ import annotations
+
+from diptych.store.compiled.handlers import compiled_handlers
+
+__all__ = ["compiled_handlers"]

@@ -1,0 +1,214 @@
+"""From an operation to a callable that stands in for its function: `compiled_handlers`.
+
+The function is compiled for the types of its parameters; a small entry beside it takes the
+arguments out of the scratch, calls it, and puts its value, or why it failed, back. In front of the
+entry stands generated Python that packs the arguments and unpacks the value. So one call from
+Python is one int in and one int out, and the entry could be called from compiled code as well.
+
+What the entry can't tell is told by the interpreted function: the call is rolled back to where it
+began and run again on the same bytes, which raises the true error with its true traceback.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numba
+from numba.core import types
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic
+
+from diptych.app import App, Operation
+from diptych.errors import DeclarationError
+from diptych.memory import Region
+from diptych.schema import MISSING
+from diptych.store import layout as layouts
+from diptych.store import undo
+from diptych.store import words as at
+from diptych.store.compiled.native import Native, call_native, cell, load_scratch, native
+from diptych.store.compiled.native import STATUS_FAULT, store_scratch
+from diptych.store.compiled.pipeline import dispatcher_of
+from diptych.store.compiled.rejections import rejection, store_fault
+from diptych.store.compiled.shapes import Answer, Arguments, argument_type, read_argument
+from diptych.store.compiled.shapes import words_count, write_answer
+from diptych.store.compiled.source import check_source, place_of
+from diptych.store.compiled.types import I32, I64, DbType, Refused
+from diptych.store.compiled.values import spoken
+from diptych.store.database import Database
+
+Handler = Callable[..., Any]
+INTERPRETED_CODES = (at.UNEXPECTED, at.NOT_LIVE, at.CURSOR_LOST)
+
+_tags = itertools.count(1)
+_compiled: WeakKeyDictionary[App, dict[str, Entry]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One operation, compiled. `call(address)` runs it for a region and returns 0 or a code."""
+
+    operation: Operation
+    call: Callable[[int], int]
+    arguments: Arguments
+    answer: Answer
+    expression: str
+
+
+def compiled_handlers(app: App, region: Region) -> dict[str, Handler]:
+    """A callable `(db, *arguments)` for each transaction that is to be compiled, by name.
+
+    In an app that compiles its handlers, those are the ones that don't opt out; in another one
+    all of them, since its lane was chosen from outside. Errors: DeclarationError, with file and line,
+    for a handler that can't be compiled. Compiling takes seconds, once a process.
+    """
+    if app not in _compiled:
+        tables = layouts.plan(list(app.tables.values())).tables
+        db = DbType(f"{app.name}#{next(_tags)}", tables)
+        _compiled[app] = {
+            operation.name: compile_operation(operation, db)
+            for operation in app.operations
+            if operation.kind == "transaction" and (operation.compiled or not app.compiled)
+        }
+    return {name: bind(entry, region) for name, entry in _compiled[app].items()}
+
+
+def compile_operation(operation: Operation, db: DbType) -> Entry:
+    """Compile one operation. Errors: DeclarationError."""
+    where = place_of(operation.function)
+    kinds = [argument_type(p.value, f"{where}, {p.name}") for p in operation.parameters]
+    check_source(operation.function)
+    Refused.latest = None
+    try:
+        symbol = f"diptych_handler_{db.name}_{operation.name}"
+        handler = native(dispatcher_of(operation.function), (db, *kinds), symbol)
+    except NumbaError as error:
+        raise DeclarationError(explain(error, where)) from error
+    answer = Answer()
+    try:
+        expression = answer.add(handler.result)
+    except TypeError as unfit:
+        raise DeclarationError(f"{where}: a compiled handler can't return {unfit}") from None
+    if (
+        sum(map(words_count, kinds)) > at.CALL_ARGUMENTS_MAX
+        or words_count(handler.result) > at.CALL_ANSWER_MAX
+    ):
+        raise DeclarationError(f"{where}: its arguments or its result are too large to compile")
+    arguments = Arguments()
+    for i, parameter in enumerate(operation.parameters):
+        arguments.add(parameter.value, f"a{i}")
+    return Entry(operation, _entry(handler), arguments, answer, expression)
+
+
+def explain(error: NumbaError, where: str) -> str:
+    """Numba's error, or the refusal of ours that it grew from, in a line or two with the place."""
+    refused, text = Refused.latest, str(error)
+    places = re.findall(r'File "([^"]+)", line (\d+)', text)
+    message = text.strip().splitlines()[0]
+    if refused is not None:
+        message = refused.message
+        if refused.where is not None:
+            places = [(refused.where.filename, refused.where.line)]
+    if places:
+        where = f"{places[0][0]}:{places[0][1]}"
+    return f"{where}: can't be compiled: {message}"
+
+
+def _entry(handler: Native) -> Callable[[int], int]:
+    """Compiled code that calls a handler with words from the scratch and leaves words there."""
+
+    @intrinsic
+    def call(typing_context: Any, base: Any) -> Any:
+        return types.int64(types.int64), lambda c, b, s, a: _lower_call(handler, c, b, a[0])
+
+    @numba.njit(types.int64(types.int64))
+    def entry(base: int) -> int:
+        code: int = call(base)
+        return code
+
+    made: Callable[[int], int] = entry
+    return made
+
+
+def _lower_call(handler: Native, context: Any, builder: Any, base: Any) -> Any:
+    builder.store(base, cell(builder))
+    top = load_scratch(builder, base, at.S_UNDO_TOP)
+    store_scratch(builder, base, at.S_CALL_MARK, top)
+    words = _argument_words(builder, base)
+    arguments = [read_argument(context, builder, kind, words) for kind in handler.arguments[1:]]
+    status, value = call_native(context, builder, handler, [base, *arguments])
+    result = builder.alloca(I64)
+    builder.store(I64(0), result)
+    with builder.if_else(status.is_ok, likely=True) as (good, bad):
+        with good:
+            for i, part in enumerate(write_answer(context, builder, handler.result, value)):
+                store_scratch(builder, base, at.S_CALL_ANSWER + i, part)
+        with bad:
+            told = builder.icmp_signed("==", status.code, I32(STATUS_FAULT))
+            code = load_scratch(builder, base, at.S_CALL_CODE)
+            builder.store(builder.select(told, code, I64(at.UNEXPECTED)), result)
+    return builder.load(result)
+
+
+def _argument_words(builder: Any, base: Any) -> Iterator[Any]:
+    for i in range(at.CALL_ARGUMENTS_MAX):
+        yield load_scratch(builder, base, at.S_CALL_ARGUMENTS + i)
+
+
+def bind(entry: Entry, region: Region) -> Handler:
+    """The callable for one region, as generated source, since it runs for every call."""
+    operation = entry.operation
+    packer = struct.Struct("<" + "".join(entry.arguments.codes))
+    unpacker = struct.Struct("<" + "".join(entry.answer.codes))
+    parameters, names = ["db"], []
+    known: dict[str, Any] = {
+        **entry.arguments.names,
+        **entry.answer.names,
+        "pack": packer.pack_into,
+        "unpack": unpacker.unpack_from,
+        "scratch": region.scratch,
+        "call": entry.call,
+        "address": region.address,
+        "failed": failed,
+        "function": operation.function,
+        "packing_errors": (struct.error, TypeError, AttributeError, OverflowError),
+    }
+    for i, parameter in enumerate(operation.parameters):
+        names.append(f"a{i}")
+        if parameter.default is MISSING:
+            parameters.append(f"a{i}")
+        else:
+            parameters.append(f"a{i}=default_{i}")
+            known[f"default_{i}"] = parameter.default
+    given = "".join(f"{name}, " for name in names)
+    packed = "".join(f", {expression}" for expression in entry.arguments.expressions)
+    source = (
+        f"def {operation.name}({', '.join(parameters)}):\n"
+        "    try:\n"
+        f"        pack(scratch, {at.S_CALL_ARGUMENTS * 8}{packed})\n"
+        "    except packing_errors:\n"
+        f"        return function(db, {given})\n"
+        "    code = call(address)\n"
+        "    if code:\n"
+        f"        return failed(code, function, db, ({given}))\n"
+        f"    w = unpack(scratch, {at.S_CALL_ANSWER * 8})\n"
+        f"    return {entry.expression}\n"
+    )
+    exec(compile(source, f"<compiled {operation.name}>", "exec"), known)
+    made: Handler = known[operation.name]
+    return made
+
+
+def failed(code: int, function: Handler, db: Database, arguments: tuple[Any, ...]) -> Any:
+    """Raise what a code means; what it can't tell, the interpreted function does or returns."""
+    if code == at.REJECTED:
+        raise rejection(db.space.scratch[at.S_CALL_REASON], db)
+    if code in INTERPRETED_CODES:
+        undo.rollback(db.space.words, db.space.scratch[at.S_CALL_MARK])
+        return function(db, *arguments)
+    raise store_fault(code, db)

@@ -1,0 +1,254 @@
+"""Numba's compiler with two passes of our own: what is replaced before types are known, and what is checked after.
+
+Before: operators become exact ones (`exact`), `raise` becomes `refuse` or `give_up` (`rejections`), plain
+functions become compiled ones, so that helpers need no decorator, and what is outside the compiled
+subset is refused. After: types that Python would keep apart must not have been mixed, nothing may
+be allocated (a rejected transaction would leak it), and assigned columns must be able to hold
+their values. Both know the line.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from enum import IntEnum
+from types import FunctionType, ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numba
+from numba.core import ir, ir_utils, types
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.typed_passes import NopythonTypeInference
+from numba.core.untyped_passes import IRProcessing
+
+from diptych.errors import Rejected
+from diptych.schema import INT_MAX, INT_MIN
+from diptych.store.compiled import exact, indexes, rejections
+from diptych.store.compiled.rows import column_of
+from diptych.store.compiled.types import Refused, RowType
+from diptych.store.compiled.values import check, inner, is_int, spoken
+
+BUILTINS = {len, range, min, max, bool, int, float, enumerate, zip}
+COMPARISONS = {operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne}
+LOADED = (exact, indexes, rejections)  # they register with Numba when they are imported
+
+_dispatchers: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()
+
+
+def dispatcher_of(function: Any) -> Any:
+    """A plain function as one that Numba compiles with the passes of this module."""
+    if function not in _dispatchers:
+        options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        _dispatchers[function] = numba.njit(pipeline_class=HandlerCompiler, **options)(function)
+    return _dispatchers[function]
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class ReplaceForHandlers(FunctionPass):  # type: ignore[misc]  # Numba has no types
+    """Replaces operators, raises and functions in a handler's code, and refuses what can't be compiled."""
+
+    _name = "diptych_replace_for_handlers"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        code = state.func_ir
+        for block in code.blocks.values():
+            block.body = [new for inst in block.body for new in self._replaced(code, inst)]
+        code._definitions = ir_utils.build_definitions(code.blocks)
+        return True
+
+    def _replaced(self, code: Any, inst: Any) -> Iterator[Any]:
+        if isinstance(inst, ir.Raise):
+            yield from _raised(code, inst)
+        elif not isinstance(inst, ir.Assign):
+            yield inst
+        elif isinstance(inst.value, ir.Global | ir.FreeVar):
+            yield _assigned(inst, known(inst.value.value, inst.value.name, inst.loc))
+        elif isinstance(inst.value, ir.Expr):
+            yield from self._expression(code, inst)
+        else:
+            yield inst
+
+    def _expression(self, code: Any, inst: Any) -> Iterator[Any]:
+        expr, function = inst.value, None
+        if expr.op == "make_function":
+            raise Refused("a function, lambda or comprehension inside a handler is not compiled; write it as a function of the module or as a loop", inst.loc)  # fmt: skip
+        if expr.op == "getattr":
+            module = constant(code, expr.value)
+            if isinstance(module, ModuleType):
+                yield _assigned(inst, known(getattr(module, expr.attr, None), expr.attr, inst.loc))
+                return
+        if expr.op in ("binop", "inplace_binop", "unary"):
+            function = exact.IN_PLACE.get(expr.fn, expr.fn)
+            if function in exact.UNCOMPILED:
+                raise Refused(exact.UNCOMPILED[function], inst.loc)
+        if function in exact.OPERATORS:
+            operands = [expr.value] if expr.op == "unary" else [expr.lhs, expr.rhs]
+            yield from _called(inst, exact.OPERATORS[function], operands)
+        else:
+            yield inst
+
+
+def constant(code: Any, variable: Any) -> Any:
+    """The value of a variable that the code can't change, or None."""
+    found = ir_utils.guard(ir_utils.get_definition, code, variable)
+    return found.value if isinstance(found, ir.Global | ir.FreeVar | ir.Const) else None
+
+
+def known(value: Any, name: str, loc: Any) -> Any:
+    """What stands in compiled code for a value from outside of the handler."""
+    if isinstance(value, FunctionType):
+        return dispatcher_of(value)
+    if value is abs:
+        return exact.OPERATORS[abs]
+    if isinstance(value, type):
+        record = issubclass(value, tuple) and hasattr(value, "_fields")
+        if record or issubclass(value, IntEnum) or value in BUILTINS or value is Rejected:
+            return value
+    elif isinstance(value, ModuleType) or value is len or value in (min, max) or is_plain(value):
+        return value
+    if isinstance(value, int):
+        raise Refused(f"{name} is beyond 64 bits", loc)
+    raise Refused(f"{name} is not part of what can be compiled", loc)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a constant has a compiled form."""
+    if isinstance(value, tuple):
+        return all(map(is_plain, value))
+    if isinstance(value, int):
+        return INT_MIN <= value <= INT_MAX
+    return value is None or isinstance(value, float | str)
+
+
+def _assigned(inst: Any, value: Any) -> Any:
+    return ir.Assign(ir.Global(inst.target.name, value, inst.loc), inst.target, inst.loc)
+
+
+def _called(inst: Any, function: Any, arguments: list[Any]) -> Iterator[Any]:
+    """`inst.target = function(*arguments)`."""
+    name = ir.Var(inst.target.scope, ir_utils.mk_unique_var("$called"), inst.loc)
+    yield ir.Assign(ir.Global(function.__name__, function, inst.loc), name, inst.loc)
+    yield ir.Assign(ir.Expr.call(name, arguments, (), inst.loc), inst.target, inst.loc)
+
+
+def _raised(code: Any, inst: Any) -> Iterator[Any]:
+    """A `raise`, as a call that ends the handler; the raise that follows is never reached."""
+    expr = ir_utils.guard(ir_utils.get_definition, code, inst.exception) if inst.exception else None
+    scope = next(iter(code.blocks.values())).scope
+    target = ir.Var(scope, ir_utils.mk_unique_var("$raised"), inst.loc)
+    call = ir.Assign(ir.Const(None, inst.loc), target, inst.loc)
+    is_call = isinstance(expr, ir.Expr) and expr.op == "call"
+    if is_call and constant(code, expr.func) is Rejected:
+        literal = constant(code, expr.args[0]) if len(expr.args) == 1 else None
+        if not isinstance(literal, str) or expr.vararg or expr.varkwarg:
+            raise Refused('the code of a rejection must be a literal: raise Rejected("no_funds", needed=...)', inst.loc)  # fmt: skip
+        names = tuple(name for name, _ in expr.kws)
+        number = rejections.site_number(rejections.Site(literal, names))
+        site = ir.Var(scope, ir_utils.mk_unique_var("$site"), inst.loc)
+        yield ir.Assign(ir.Const(number, inst.loc), site, inst.loc)
+        yield from _called(call, rejections.refuse, [site, *(value for _, value in expr.kws)])
+    else:
+        yield from _called(call, rejections.give_up, [])
+    yield ir.StaticRaise(AssertionError, None, inst.loc)
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class CheckHandlerTypes(FunctionPass):  # type: ignore[misc]  # Numba has no types
+    """Refuses what Numba would compile to something else than Python does."""
+
+    _name = "diptych_check_handler_types"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        self.code, self.kinds = state.func_ir, state.typemap
+        self.models = state.targetctx.data_model_manager
+        for block in self.code.blocks.values():
+            for inst in block.body:
+                if isinstance(inst, ir.SetAttr):
+                    self._check_assignment(inst)
+                elif isinstance(inst, ir.Assign):
+                    self._check_value(inst)
+        return False
+
+    def _check_assignment(self, inst: Any) -> None:
+        row = inner(self.kinds[inst.target.name])
+        if not isinstance(row, RowType):
+            raise Refused(f"{spoken(row)} can't be changed", inst.loc)
+        column, place = column_of(row.table, inst.attr), f"{row.table.spec.name}.{inst.attr}"
+        if column.key:
+            raise Refused(f"{place} is part of the key and can't be assigned", inst.loc)
+        try:
+            check(column, self.kinds[inst.value.name], place)
+        except Refused as refused:
+            raise Refused(refused.message, inst.loc) from None
+
+    def _check_value(self, inst: Any) -> None:
+        value, target = inst.value, self.kinds[inst.target.name]
+        sources = [value] if isinstance(value, ir.Var) else []
+        if isinstance(value, ir.Expr):
+            if value.op == "phi":
+                sources = [each for each in value.incoming_values if each is not ir.UNDEFINED]
+            elif value.op == "cast":
+                sources = [value.value]
+            elif value.op == "binop":
+                self._check_binop(value, inst.loc)
+            elif value.op == "call":
+                self._check_call(value, inst.loc)
+        for source in sources:
+            found = self.kinds[source.name]
+            if number_kind(found) and number_kind(found) != (number_kind(target) or number_kind(found)):
+                name = source.name.split(".")[0]
+                raise Refused(f"{name} is {spoken(found)} here and {spoken(target)} elsewhere; make it one of them", inst.loc)  # fmt: skip
+        if isinstance(inner(target), types.Integer) and inner(target) != types.int64:
+            raise Refused("an int beyond 64 bits", inst.loc)
+        if not isinstance(target, types.StringLiteral) and self._allocates(target):
+            raise Refused(f"{spoken(target)} needs memory of its own, which a compiled transaction can't have; use a loop, a tuple, or compiled=False", inst.loc)  # fmt: skip
+
+    def _allocates(self, kind: Any) -> bool:
+        return bool(self.models[kind].contains_nrt_meminfo())
+
+    def _check_binop(self, expr: Any, loc: Any) -> None:
+        left, right = self.kinds[expr.lhs.name], self.kinds[expr.rhs.name]
+        if expr.fn in (operator.is_, operator.is_not):
+            if not any(isinstance(kind, types.NoneType) for kind in (left, right)):
+                raise Refused("`is` compares with None alone; use ==", loc)
+        elif expr.fn in COMPARISONS and {number_kind(left), number_kind(right)} == {"int", "float"}:
+            raise Refused(f"{spoken(left)} and {spoken(right)} compare differently when compiled; convert one", loc)  # fmt: skip
+
+    def _check_call(self, expr: Any, loc: Any) -> None:
+        function = constant(self.code, expr.func)
+        kinds = [number_kind(self.kinds[variable.name]) for variable in expr.args]
+        if function in (min, max) and (len(kinds) < 2 or len(set(kinds)) > 1):
+            raise Refused(f"{function.__name__}() is compiled for two or more values of one type", loc)  # fmt: skip
+        if function is int and kinds not in (["int"], ["bool"]):
+            raise Refused("int() is compiled for ints and bools alone", loc)
+        if function is float and kinds not in (["int"], ["float"]):
+            raise Refused("float() is compiled for ints and floats alone", loc)
+
+
+def number_kind(kind: types.Type) -> str | None:
+    """Which of Python's numbers a type is."""
+    found = inner(kind)
+    if isinstance(found, types.Boolean):
+        return "bool"
+    if isinstance(found, types.Float):
+        return "float"
+    return "int" if is_int(found) else None
+
+
+class HandlerCompiler(CompilerBase):  # type: ignore[misc]  # Numba has no types
+    """Numba's usual pipeline with our passes in it."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state, "diptych_handler")
+        passes.add_pass_after(ReplaceForHandlers, IRProcessing)
+        passes.add_pass_after(CheckHandlerTypes, NopythonTypeInference)
+        passes.finalize()
+        return [passes]

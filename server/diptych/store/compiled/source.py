@@ -1,0 +1,61 @@
+"""What a handler's source can tell before it is compiled: statements that never compile, with their cure.
+
+Numba refuses these as well, later and in its own words; some of them it would compile to something
+else. Knows Python's grammar alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from diptych.errors import DeclarationError
+
+REFUSED: dict[type[ast.AST], str] = {
+    ast.Try: "a handler can't catch errors: it would keep half of its writes; test before you act",
+    ast.With: "`with` is not compiled",
+    ast.Yield: "a handler can't be a generator",
+    ast.YieldFrom: "a handler can't be a generator",
+    ast.Await: "a handler can't wait",
+    ast.JoinedStr: "f-strings are not compiled; pass values as details of the rejection",
+    ast.GeneratorExp: "generator expressions are not compiled; write a loop",
+    ast.ListComp: "lists are not compiled in a transaction; write a loop",
+    ast.SetComp: "sets are not compiled in a transaction; write a loop",
+    ast.DictComp: "dicts are not compiled in a transaction; write a loop",
+    ast.List: "lists are not compiled in a transaction; use a tuple or a loop",
+    ast.Set: "sets are not compiled in a transaction",
+    ast.Dict: "dicts are not compiled in a transaction",
+    ast.Lambda: "lambdas are not compiled; write a function of the module",
+    ast.Global: "a handler can't change globals",
+    ast.Nonlocal: "a handler can't change variables outside of it",
+    ast.Import: "a handler can't import",
+    ast.ImportFrom: "a handler can't import",
+    ast.Delete: "`del` is not compiled",
+}
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """File, line and name of a function."""
+    code = function.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}: {function.__name__}"
+
+
+def check_source(function: Callable[..., Any]) -> None:
+    """Refuse statements that can't be compiled. Errors: DeclarationError, with file and line."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, SyntaxError, TypeError):
+        return  # without source Numba alone judges
+    body = tree.body[0]
+    for node in ast.walk(body):
+        if node is not body and isinstance(node, ast.FunctionDef):
+            cure: str | None = "functions inside a handler are not compiled; put them beside it"
+        else:
+            cure = REFUSED.get(type(node))
+        if cure is not None:
+            line = first + getattr(node, "lineno", 1) - 1
+            raise DeclarationError(f"{function.__code__.co_filename}:{line}: can't be compiled: {cure}")  # fmt: skip

@@ -1,0 +1,141 @@
+"""Settings: where they come from, what is refused, and that the message helps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diptych import config
+from diptych.config import load, split_address
+from diptych.errors import ConfigurationError
+
+
+def file(directory: Path, text: str) -> Path:
+    path = directory / "app.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults() -> None:
+    settings = load(environment={})
+    assert settings.listen == ("127.0.0.1:7171",)
+    assert (settings.readers, settings.sync.images, settings.sync.interval_ms) == (2, 3, 10.0)
+    assert settings.capacities == {}
+
+
+def test_flag_over_environment_over_file(tmp_path: Path) -> None:
+    path = file(
+        tmp_path,
+        """
+        app = "exchange:app"
+        listen = ["127.0.0.1:1", "[::1]:2"]
+        readers = 3
+        [sync]
+        interval_ms = 1
+        max_duty = 0.5
+        [limits]
+        query_ms = 500
+        [tables.order]
+        capacity = 20_000_000
+        [tables.trade]
+        capacity = 5
+        """,
+    )
+    environment = {
+        "DIPTYCH_SYNC_INTERVAL_MS": "2",
+        "DIPTYCH_READERS": "4",
+        "DIPTYCH_TABLES_TRADE_CAPACITY": "6",
+        "DIPTYCH_ADDRESS": "a client's business",
+        "PATH": "/bin",
+    }
+    settings = load(path, environment=environment, flags={"readers": "5", "query_ms": None})
+    assert settings.app == "exchange:app"
+    assert settings.listen == ("127.0.0.1:1", "[::1]:2")
+    assert (settings.readers, settings.sync.interval_ms, settings.sync.max_duty) == (5, 2.0, 0.5)
+    assert settings.limits.query_ms == 500
+    assert settings.capacities == {"order": 20_000_000, "trade": 6}
+    assert load(environment={"DIPTYCH_LISTEN": ":1, :2"}).listen == (":1", ":2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("reader = 1", "reader: no such setting; did you mean 'readers'"),
+        ("[sync]\nintervall_ms = 1", "sync.intervall_ms: no such setting; did you mean 'sync.i"),
+        ("[snyc]\ninterval_ms = 1", "snyc.interval_ms: no such setting"),
+        ("interval_ms = 1", "interval_ms: no such setting"),
+        ("readers = 0", "readers: must be 1 to 64, not 0"),
+        ("readers = 1.5", "readers: must be a whole number"),
+        ("readers = true", "readers: must be a whole number"),
+        ('readers = "many"', "readers: must be a whole number"),
+        ("readers = [1]", "readers: must be a whole number"),
+        ("[sync]\nmax_duty = nan", "max_duty: must be a"),
+        ('[sync]\ntracker = "kernal"', "'kernal' is none of .*; did you mean 'kernel'"),
+        ("[sync]\ntracker = 1", "must be text"),
+        ("listen = 7171", "must be a list of addresses"),
+        ("listen = []", "must be a list of addresses"),
+        ("listen = [7171]", "addresses must be text"),
+        ('listen = ["localhost"]', "is not host:port"),
+        ('[sync]\nimages_directory = "/no/such/place"', "is not a directory"),
+        ("[tables.order]\ncapacity = 0", "capacity: must be 1 to"),
+        ("[tables.order]\nrows = 1", "tables.order: has one setting, capacity"),
+        ("[tables]\norder = 1", "tables.order: has one setting, capacity"),
+        ("= 1", "app.toml: "),
+    ],
+)
+def test_what_is_wrong_in_a_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as error:
+        load(file(tmp_path, text), environment={})
+    assert "listen" in str(error.value) or "app.toml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DIPTYCH_SYNC_INTERVAL", "1", "did you mean 'DIPTYCH_SYNC_INTERVAL_MS'"),
+        ("DIPTYCH_READERS", "x", "DIPTYCH_READERS: must be a whole number"),
+        ("DIPTYCH_TABLES_ORDER_CAPACITY", "-1", "DIPTYCH_TABLES_ORDER_CAPACITY: must be 1 to"),
+    ],
+)
+def test_what_is_wrong_in_the_environment(name: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load(environment={name: value})
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="none.toml: No such file"):
+        load(tmp_path / "none.toml", environment={})
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:7171", ("::1", 7171)),
+        (":80", ("", 80)),
+        ("name:65535", ("name", 65535)),
+    ],
+)
+def test_addresses(address: str, expected: tuple[str, int]) -> None:
+    assert split_address(address) == expected
+
+
+@pytest.mark.parametrize("address", ["x", "x:", "x:y", "x:65536", "::1:80", "[::1:80", "x:-1"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigurationError):
+        split_address(address)
+
+
+def test_every_setting_has_help_and_a_default_within_its_bounds() -> None:
+    for name, option in config.OPTIONS.items():
+        assert option.metadata["help"], name
+        if option.default is not None and name != "app":
+            assert option.check(option.default, name) == option.default
+
+
+def test_reading_settings_needs_no_numpy() -> None:
+    code = "import sys, diptych.config; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
