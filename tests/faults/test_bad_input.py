@@ -250,9 +250,7 @@ def test_a_client_that_never_reads_is_dropped(server: Server) -> None:
         dropped = bank.info()["dropped"]
         frame = encode_frame(Kind.QUERY, msgpack.packb([1 << 20]), operation=number, request=1)
         with pytest.raises(OSError):
-            for _ in range(10_000):
-                wire.send(frame)
-                time.sleep(0.001)
+            wire.flood(frame, 10_000, pause_s=0.001)
         wait_until(lambda: bank.info()["dropped"] == dropped + 1)
 
 
@@ -262,8 +260,7 @@ def test_a_flood_of_pings_that_nobody_reads(server: Server) -> None:
         dropped = bank.info()["dropped"]
         flood = encode_frame(Kind.PING, request=1) * 1000
         with pytest.raises(OSError):
-            for _ in range(10_000):
-                wire.send(flood)
+            wire.flood(flood, 10_000)
         wait_until(lambda: bank.info()["dropped"] == dropped + 1)
 
 

@@ -1,7 +1,7 @@
 """Any process is killed with -9 under load: it is replaced, the others serve on, nothing remains.
 
-The load is one client that transfers money and one that sums it up, each in a loop. What may happen to
-a call is an error that says so; what may never happen is a wrong total, or silence.
+The load is one client that transfers money and one that sums it up, each in a loop. What may happen
+to a call is an error that says so; what may never happen is a wrong total, or silence.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def test_a_transaction_that_kills_the_writer_has_an_unknown_outcome() -> None:
         with pytest.raises(OutcomeUnknown):
             bank.kill_writer()
         assert bank.using(timeout=SILENCE_S).transfer(1, 2, 5) == CASH - 5
-        # A new writer is a new history: what this client saw before may be gone, and it is told once.
+        # A new writer is a new history: what this client saw may be gone, and it is told so, once.
         with pytest.raises(HistoryChanged):
             bank.total()
         assert bank.total() == TOTAL

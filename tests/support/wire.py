@@ -73,9 +73,14 @@ class Wire:
         return False
 
     def call(self, kind: Kind, operation: int, arguments: Any, request: int = 1) -> None:
-        self.send(
-            encode_frame(kind, msgpack.packb(arguments), operation=operation, request=request)
-        )
+        payload = msgpack.packb(arguments)
+        self.send(encode_frame(kind, payload, operation=operation, request=request))
+
+    def flood(self, data: bytes, times: int, pause_s: float = 0) -> None:
+        """Send the same again and again. Errors: OSError once the server has had enough."""
+        for _ in range(times):
+            self.send(data)
+            time.sleep(pause_s)
 
 
 def numbers(welcome: dict[str, Any]) -> dict[str, int]:

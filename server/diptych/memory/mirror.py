@@ -218,7 +218,7 @@ class Mirror:
         """
         self._check_filling(image)
         previous = 2 * self.region.page_count
-        for _ in range(PRECOPY_ROUNDS_MAX):
+        for number in range(PRECOPY_ROUNDS_MAX):
             began_ns = self._now_ns()
             since_take_ns = max(1, began_ns - self._taken_ns)
             taken = self._take()
@@ -229,9 +229,11 @@ class Mirror:
                 self._uncopied.clear()
             copy_pages(self.tracker.source, self.images[image].words, pages)
             self._precopied_pages += pages.size
-            # The owner went on at the rate it had, for as long as this round took.
+            # The owner went on at the rate it had, for as long as this round took. Before the
+            # first round that rate may be of a time when it stood still.
             left = taken.size * (self._now_ns() - began_ns) / since_take_ns
-            if left <= pages_goal or pages.size > 0.7 * previous:
+            enough = pages.size <= pages_goal or (number > 0 and left <= pages_goal)
+            if enough or pages.size > 0.7 * previous:
                 return
             previous = pages.size
 
@@ -277,7 +279,8 @@ class Mirror:
         if self._cut is None:
             raise ValueError(f"image {image} was not cut")
         with self._lock:
-            written = self._written.pages()
+            # Unordered, since the owner stands still yet and sorting takes longest of all this.
+            written = self._written.unordered()
             # The first image has all pages, which says nothing about the next ones.
             self._epoch_pages = written.size if self.current != NONE else 0
             self.current, self.epoch = image, self._cut.epoch

@@ -27,7 +27,12 @@ class PageSet:
         """All members, ascending; a copy."""
         return np.sort(self._listed[: self._count])
 
+    def unordered(self) -> Pages:
+        """All members, in no order; a view that the next change makes invalid."""
+        return self._listed[: self._count]
+
     def add(self, pages: Pages) -> None:
+        """Add `pages`, in any order, members or not."""
         room = self._count + pages.size
         if room > self._listed.size:
             grown = np.empty(max(room, 2 * self._listed.size), dtype=np.int64)

@@ -51,9 +51,7 @@ class Control:
         messages: list[Message] = []
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(
-                    self.socket, MESSAGE_BYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC
-                )
+                data, fds, _, _ = socket.recv_fds(self.socket, MESSAGE_BYTES_MAX, 1)
             except BlockingIOError:
                 return messages, True
             except OSError:
@@ -62,6 +60,7 @@ class Control:
                 return messages, False
             message: Message = msgpack.unpackb(data)
             for fd in fds:
+                os.set_inheritable(fd, False)
                 message["descriptor"] = fd
             messages.append(message)
 
@@ -83,5 +82,4 @@ def adopt(descriptor: int) -> socket.socket:
     """A descriptor that came in a message, as a non-blocking socket."""
     sock = socket.socket(fileno=descriptor)
     sock.setblocking(False)
-    os.set_inheritable(descriptor, False)
     return sock

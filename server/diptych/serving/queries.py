@@ -239,6 +239,7 @@ class Queries:
         reader.gone = True
         unanswered = list(reader.batch)
         failed = []
+        again = [] if reader.again else unanswered[1:]
         for query in unanswered[:1]:
             query.deaths += 1
             if query.done:
@@ -249,13 +250,12 @@ class Queries:
                 message = "the reader that ran this query died, and its time is over"
             else:
                 self.retried += 1
-                self._give_again([query])
+                again.insert(0, query)
                 continue
             self._close(query)
             error = ServerError(message) if query.deaths > 1 else TimedOut(message)
             failed.append(Failed(query, error))
-        if not reader.again:
-            self._give_again(unanswered[1:])
+        self._give_again(again)
         return failed
 
     def reaped(self, number: int) -> list[Hold]:

@@ -8,6 +8,7 @@ exceptions (`faults`). What runs for every transaction is made for each table: `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 from diptych.errors import did_you_mean
@@ -95,6 +96,7 @@ class TableView:
 
     get: Callable[[Any], Row | None]
     insert: Callable[..., Row]
+    get_or_insert: Callable[..., Row]
     find: Callable[[Any], int]
 
     def __init__(self, space: Space, layout: TableLayout, tables: Mapping[str, TableView]) -> None:
@@ -105,10 +107,10 @@ class TableView:
         self.codecs = {c.name: Codec(layout.spec.name, c) for c in layout.spec.columns}
         self.row = row_type(space, layout, self.codecs)
         self._state = space.word_view(layout.state, at.STATE_WORDS)
-        self._key_names = [column.name for column in layout.spec.keys]
         self.find = _make_find(self)
         self.get = self._make_get()
         self.insert = make_insert(self) if space.writable else _refuse_write
+        self.get_or_insert = self._make_get_or_insert()
         for index in layout.indexes:
             setattr(self, index.spec.name, IndexView(space, self, index))
 
@@ -132,16 +134,6 @@ class TableView:
         while (row := calls.next_row(words, descriptor, row)) >= 0:
             yield self.row(row)
 
-    def get_or_insert(self, **columns: Any) -> Row:
-        """The row with the key among `columns`, or a new one made of them."""
-        names = self._key_names
-        try:
-            key = columns[names[0]] if len(names) == 1 else tuple([columns[n] for n in names])
-        except KeyError as missing:
-            raise TypeError(f"{self.name}.get_or_insert needs the key column {missing}") from None
-        row = self.get(key)
-        return self.insert(**columns) if row is None else row
-
     def delete(self, row: Row) -> None:
         """Remove a row of this table; the row object is stale afterwards."""
         if not self.space.writable:
@@ -158,6 +150,23 @@ class TableView:
     def columns(self, **equals: Any) -> Selection:
         """Live rows as numpy arrays, those alone whose columns equal the given values."""
         return select(self.space, self.layout, self.codecs, equals)
+
+    def _make_get_or_insert(self) -> Callable[..., Row]:
+        names = [column.name for column in self.layout.spec.keys]
+        find, row_class, key_of, insert = self.find, self.row, itemgetter(*names), self.insert
+
+        def get_or_insert(**columns: Any) -> Row:
+            """The row with the key among `columns`, or a new one made of them."""
+            try:
+                key = key_of(columns)
+            except KeyError as missing:
+                raise TypeError(
+                    f"{self.name}.get_or_insert needs the key column {missing}"
+                ) from None
+            row = find(key)
+            return insert(**columns) if row < 0 else row_class(row)
+
+        return get_or_insert
 
     def _make_get(self) -> Callable[[Any], Row | None]:
         find, row_class = self.find, self.row

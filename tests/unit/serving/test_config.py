@@ -106,7 +106,7 @@ def test_what_is_wrong_in_the_environment(name: str, value: str, message: str) -
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="none.toml: No such file"):
+    with pytest.raises(ConfigurationError, match=r"none\.toml: No such file"):
         load(tmp_path / "none.toml", environment={})
 
 

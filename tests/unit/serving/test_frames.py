@@ -18,8 +18,11 @@ WORDS = st.integers(0, 2**64 - 1)
 OPERATIONS = np.array([Kind.TRANSACTION, Kind.QUERY, Kind.TRANSACTION], np.uint8)
 
 
+ANY_KIND = st.integers(0, 255)
+
+
 @st.composite
-def frame(draw: st.DrawFn, kinds: st.SearchStrategy[int] = st.integers(0, 255)) -> bytes:
+def frame(draw: st.DrawFn, kinds: st.SearchStrategy[int] = ANY_KIND) -> bytes:
     return encode_frame(
         draw(kinds),
         draw(st.binary(max_size=LIMIT)),

@@ -206,16 +206,17 @@ def test_a_query_on_a_reader_that_dies_is_given_to_another_once() -> None:
 
 def test_what_a_dead_reader_had_not_begun_is_not_counted_against_it() -> None:
     desk = Desk(readers=1)
-    queries = [desk.arrive() for _ in range(3)]
-    desk.dispatch()
-    for number in (2, 3, 4):
-        desk.queries.joined(number)
-        failed = desk.queries.lost(number - 1, desk.now)
-        assert [f.query for f in failed] == ([queries[0]] if number == 3 else [])
-        given = [q for batch in desk.dispatch().values() for q in batch]
-        assert given == (queries if number == 2 else queries[1:])[: len(given)]
-        if number == 3:
-            break
+    first, second, third = (desk.arrive() for _ in range(3))
+    assert desk.dispatch() == {1: [first, second, third]}
+    desk.queries.joined(2)
+    assert desk.queries.lost(1, desk.now) == []
+    assert desk.dispatch() == {2: [first, second, third]}
+    desk.queries.joined(3)
+    assert [failure.query for failure in desk.queries.lost(2, desk.now)] == [first]
+    assert desk.dispatch() == {3: [second, third]}
+    desk.queries.joined(4)
+    assert desk.queries.lost(3, desk.now) == []
+    assert desk.dispatch() == {4: [second, third]}
 
 
 def test_a_query_whose_time_is_over_is_not_given_again() -> None:

@@ -55,8 +55,12 @@ class _Range(AbstractTemplate):
         reverse = kws.get("reverse", OMITTED)
         if not isinstance(types.unliteral(reverse), types.Boolean | types.Omitted):
             raise Refused("range(reverse=) is True or False")
-        parameters = [Parameter(f"prefix_{i}", Parameter.POSITIONAL_OR_KEYWORD) for i in range(len(args))]
-        options = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=MISSING) for name in BOUNDS]
+        parameters = [
+            Parameter(f"prefix_{i}", Parameter.POSITIONAL_OR_KEYWORD) for i in range(len(args))
+        ]
+        options = [
+            Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=MISSING) for name in BOUNDS
+        ]
         kinds = [*args, *(kws.get(name, OMITTED) for name in BOUNDS)]
         made = signature(RangeType(self.this), *kinds, recvr=self.this)
         return made.replace(pysig=Signature(parameters + options))

@@ -203,7 +203,9 @@ class CheckHandlerTypes(FunctionPass):  # type: ignore[misc]  # Numba has no typ
                 self._check_call(value, inst.loc)
         for source in sources:
             found = self.kinds[source.name]
-            if number_kind(found) and number_kind(found) != (number_kind(target) or number_kind(found)):
+            if number_kind(found) and number_kind(found) != (
+                number_kind(target) or number_kind(found)
+            ):
                 name = source.name.split(".")[0]
                 raise Refused(f"{name} is {spoken(found)} here and {spoken(target)} elsewhere; make it one of them", inst.loc)  # fmt: skip
         if isinstance(inner(target), types.Integer) and inner(target) != types.int64:
