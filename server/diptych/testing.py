@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,7 @@ from diptych.store.database import SCRATCH_BYTES, Database
 from diptych_client.errors import Rejected, error_from
 from diptych_client.operations import Operation, read_operations, unknown_operation, unpack
 from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
+from diptych_client.surface import name_of
 
 __all__ = ["Bench", "Server", "running"]
 
@@ -104,16 +105,18 @@ class Bench:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        self._operation(name)  # an unknown name fails here, with the nearest one
+        operation = self._operation(name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            return self.call(name, *arguments, **named)
+            return self._call(operation, arguments, named)
 
         return call
 
-    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
-        """Run one operation as a client would. Errors: those of a client's call."""
-        operation = self._operation(name)
+    def call(self, operation: str | Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
+        """Run an operation, by name or function, as a client would, with a client's errors."""
+        return self._call(self._operation(name_of(operation)), arguments, named)
+
+    def _call(self, operation: Operation, arguments: Any, named: Any) -> Any:
         payload = operation.encode(arguments, named)
         if operation.kind is Kind.TRANSACTION:
             frame = encode_frame(Kind.TRANSACTION, payload, operation=operation.number, request=1)

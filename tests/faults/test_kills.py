@@ -12,11 +12,14 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests.support.trouble import ACCOUNTS, CASH, app
-from tests.support.wire import alive, wait_until
+from tests.support.wire import Wire, alive, numbers, wait_until
 
+from diptych import App, Db, key
+from diptych.serving import writer
 from diptych.serving.local import Server, running
 from diptych_client import (
     AsyncClient,
@@ -26,6 +29,7 @@ from diptych_client import (
     ServerError,
     TimedOut,
 )
+from diptych_client.protocol import Kind
 
 TOTAL = ACCOUNTS * CASH
 SILENCE_S = 3.0
@@ -218,6 +222,66 @@ async def test_transactions_wait_for_the_next_writer() -> None:
             finally:
                 server.signal(signal.SIGCONT)
             assert await asyncio.gather(*calls) == [CASH - 5, CASH - 10, CASH - 15]
+
+
+def test_a_gateway_that_does_not_read_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer keeps the replies that it does not take, up to a bound, and does not wait."""
+    monkeypatch.setattr(writer, "STUCK_NS", 200_000_000)
+    with running(app, readers=1) as server:
+        (gateway,) = server.pids["gateway"]
+        with Wire(server.address) as wire:
+            number = numbers(wire.greet())
+            wire.call(Kind.TRANSACTION, number["linger"], [300])
+            for request in range(100):
+                wire.call(Kind.TRANSACTION, number["give"], [200_000], request)
+            time.sleep(0.1)
+            os.kill(gateway, signal.SIGSTOP)
+            wait_until(lambda: not alive(gateway))
+        assert "the gateway does not read" in server.log()
+        with server.client() as bank:
+            assert bank.transfer(1, 2, 5) == CASH - 5
+            assert bank.total() == TOTAL
+
+
+def test_large_replies_wait_for_the_gateway() -> None:
+    """Far more than sockets and bounds hold: the rest of a batch runs when there is room."""
+    with running(app, readers=1) as server, server.client() as bank:
+        replies = bank.call_many("give", [(500_000,)] * 100)
+        assert [len(reply) for reply in replies] == [500_000] * 100
+
+
+def test_a_writer_that_dies_in_setup_begins_anew(tmp_path: Path) -> None:
+    unlucky = App("unlucky")
+
+    @unlucky.table
+    class Thing:
+        id: int = key()
+
+    @unlucky.setup
+    def setup(db: Db) -> None:
+        for number in range(2000):
+            db.thing.insert(id=number)
+        if not (tmp_path / "once").exists():
+            (tmp_path / "once").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @unlucky.query
+    def count(db: Db) -> int:
+        return len(db.thing)
+
+    with running(unlucky, readers=1) as server, server.client() as client:
+        assert client.count() == 2000
+
+
+def test_a_writer_that_always_dies_in_setup_ends_the_server() -> None:
+    hopeless = App("hopeless")
+
+    @hopeless.setup
+    def setup(db: Db) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    with pytest.raises(RuntimeError, match="giving up"), running(hopeless):
+        pass
 
 
 async def test_transactions_do_not_wait_for_ever() -> None:

@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -262,13 +263,17 @@ class StoreKernels(RuleBasedStateMachine):
         reverse=st.booleans(),
     )
     def open_cursor(self, index: int, seed: int, high_open: bool, reverse: bool) -> None:
-        numbers = random.Random(seed)
+        self.open_walk(random.Random(seed), index, high_open, reverse)
+
+    def open_walk(self, numbers: random.Random, index: int, high_open: bool, reverse: bool) -> None:
         plan, x = INDEXES[index], self.region.index(self.t, index)
         kinds = plan.kinds or (INT,) * len(plan.values)
         bounds = []
         for first in (0, at.KEY_WORDS_MAX):
             count = numbers.choice([0, 1, numbers.randrange(len(plan.values) + 1)])
             values = random_values(numbers)
+            if self.model.rows and numbers.random() < 0.7:
+                values = numbers.choice(list(self.model.rows.values()))
             raw = [values[value] for value in plan.values[:count]]
             self.region.argue(*raw, first=first)
             bounds.append(tuple(map(comparable, kinds[:count], raw)))
@@ -276,6 +281,28 @@ class StoreKernels(RuleBasedStateMachine):
         serial = btree.open_cursor(self.words, x, len(low), len(high), int(high_open), int(reverse))
         self.walks.append(Walk(int(serial), index, low, high, high_open, reverse))
         del self.walks[: -at.CURSORS]
+
+    @rule(
+        index=st.sampled_from(range(len(INDEXES))),
+        seed=st.integers(0, 1 << 30),
+        high_open=st.booleans(),
+        reverse=st.booleans(),
+    )
+    def walk_while_changing(self, index: int, seed: int, high_open: bool, reverse: bool) -> None:
+        """To the end, or for a while: deleting the entry the cursor stands on, or anything else."""
+        numbers = random.Random(seed)
+        self.open_walk(numbers, index, high_open, reverse)
+        walk = self.walks[-1]
+        for _ in range(60):
+            row = btree.advance(self.words, walk.serial)
+            assert row == walk.expected(self.model.indexes[index])
+            change = numbers.randrange(6)
+            if change == 0:
+                self.insert_one(random_values(numbers))
+            elif change == 1 and row in self.model.rows:
+                self.delete_one(int(row))
+            elif change == 2 and self.model.rows:
+                self.delete_one(numbers.choice(sorted(self.model.rows)))
 
     @precondition(lambda self: self.walks)
     @rule(which=st.integers(0, 1 << 30), steps=st.sampled_from([1, 3, 40]))
@@ -317,7 +344,7 @@ class StoreKernels(RuleBasedStateMachine):
 
 
 StoreKernels.TestCase.settings = settings(
-    max_examples=50,
+    max_examples=5 if numba.config.DISABLE_JIT else 50,
     stateful_step_count=40,
     derandomize=True,
     deadline=None,

@@ -53,6 +53,11 @@ def kill_writer(db: Db) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.transaction
+def give(db: Db, size: int) -> bytes:
+    return bytes(size)
+
+
 @app.query
 def total(db: Db) -> int:
     return int(db.account.columns().cash.sum())

@@ -136,9 +136,14 @@ RUN_US_SHIFT = 32
 AGE_US_MAX = (1 << RUN_US_SHIFT) - 1
 
 
-def with_run_time(frame: bytes | bytearray, run_us: int) -> bytearray:
+LAST_ANSWER = 1
+"""Flag of a reader's answer: it ends now, and its hold with it, but not before it is reaped."""
+
+
+def with_run_time(frame: bytes | bytearray, run_us: int, *, last: bool = False) -> bytearray:
     """A reader's answer with the running time of its query added."""
-    length, kind, flags, operation, request, sequence, age_us = HEADER.unpack_from(frame)
+    length, kind, _, operation, request, sequence, age_us = HEADER.unpack_from(frame)
+    flags = LAST_ANSWER if last else 0
     context = min(age_us, AGE_US_MAX) | min(run_us, AGE_US_MAX) << RUN_US_SHIFT
     stamped = bytearray(frame)
     HEADER.pack_into(stamped, 0, length, kind, flags, operation, request, sequence, context)

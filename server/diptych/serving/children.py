@@ -17,6 +17,8 @@ START_FAILURES_MAX = 5
 """Children that may die within WINDOW_S without having been ready."""
 WINDOW_S = 60.0
 PAUSE_S = 0.05
+PAUSE_READY_MAX_S = 0.25
+"""Of a child that had been ready: it served for a while, and so will the next one."""
 PAUSE_MAX_S = 2.0
 RECENT_S = 10.0
 
@@ -57,7 +59,8 @@ class RestartPolicy:
         deaths.append(now)
         if ready and len(deaths) == 1:
             return 0.0
-        return float(min(PAUSE_S * 2 ** (len(deaths) - 1), PAUSE_MAX_S))
+        longest_s = PAUSE_READY_MAX_S if ready else PAUSE_MAX_S
+        return float(min(PAUSE_S * 2 ** (len(deaths) - 1), longest_s))
 
 
 def _forget(times: deque[float], before: float) -> None:

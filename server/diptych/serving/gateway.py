@@ -17,7 +17,6 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +53,9 @@ log = logging.getLogger("diptych.serving")
 TICK_S = 0.002
 """How often time is looked at while queries are unanswered."""
 WAITING_BYTES_MAX = 64 << 20
-"""Transactions that may wait for a writer to come back."""
+"""Transactions that may wait for a writer to come back; and, apart from these, queries."""
+FIGURES_S = 0.005
+"""How old figures may be: gathering them costs the writer time."""
 FLUSH_S = 0.5
 """How long clients may take to read their last answers at shutdown."""
 UNKNOWN = "the writer died before it answered: this ran once or not at all"
@@ -99,7 +100,9 @@ class Gateway:
         self._readers: dict[int, ReaderLink] = {}
         self._reaped: set[int] = set()
         self._parking = Parking(WAITING_BYTES_MAX, limits.transaction_wait_ms / 1000)
-        self._asking: deque[tuple[int, int]] = deque()
+        self._asking: list[tuple[int, int]] = []
+        self._told = b""
+        self._told_at = 0.0
         self._runs: Words = np.zeros((1 << 12, 4), np.int64)
         self._accepting = self._pumping = self._ticking = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -208,7 +211,8 @@ class Gateway:
             self.counts.refused += 1
             self._tell_history(connection, operation, request)
             return
-        if len(self.queries) >= self.settings.limits.queries_waiting:
+        limits = self.settings.limits
+        if len(self.queries) >= limits.queries_waiting or self.queries.bytes > WAITING_BYTES_MAX:
             self.counts.refused += 1
             connection.fail(operation, request, Busy("the server has too many queries waiting"))
             return
@@ -228,22 +232,26 @@ class Gateway:
         connection.fail(operation, request, error, history=self.history, sequence=self.newest)
 
     def info(self, connection: Connection, request: int) -> None:
-        """Ask the writer for its figures; the answer follows with them."""
+        """Answer with all figures. Those who ask at about the same time are told the same."""
         self._asking.append((connection.number, request))
-        if self._writer is None:
-            self._tell_figures(None)
-        else:
+        if self.loop.time() - self._told_at < FIGURES_S:
+            self._tell_figures()
+        elif self._writer is None:
+            self._gather_figures(None)
+        elif len(self._asking) == 1:
             self._writer.send(encode_frame(Internal.STATS))
 
-    def _tell_figures(self, writer: dict[str, Any] | None) -> None:
-        if not self._asking:
-            return
-        number, request = self._asking.popleft()
-        if number in self._connections:
-            told = describe(self.counts, self.queries, len(self._connections), writer)
-            payload = msgpack.packb(told)
-            frame = encode_frame(Kind.RESULT, payload, request=request, sequence=self.newest)
-            self._connections[number].answer(frame)
+    def _gather_figures(self, writer: dict[str, Any] | None) -> None:
+        told = describe(self.counts, self.queries, len(self._connections), writer)
+        self._told, self._told_at = msgpack.packb(told), self.loop.time()
+        self._tell_figures()
+
+    def _tell_figures(self) -> None:
+        asking, self._asking = self._asking, []
+        for number, request in asking:
+            if number in self._connections:
+                frame = encode_frame(Kind.RESULT, self._told, request=request, sequence=self.newest)
+                self._connections[number].answer(frame)
 
     # The writer.
 
@@ -276,7 +284,7 @@ class Gateway:
             else:
                 self._release([hold])
         elif kind == Internal.FIGURES:
-            self._tell_figures(channel.unpack_payload(frame))
+            self._gather_figures(channel.unpack_payload(frame))
 
     def _meet_writer(self, writer: channel.Writer) -> None:
         if self.history and self.history != writer.history:
@@ -301,8 +309,9 @@ class Gateway:
                 error = OutcomeUnknown(UNKNOWN, str(request))
                 connection.fail(operation, request, error)
         self.counts.unknown += lost
-        while self._asking:
-            self._tell_figures(None)
+        self._told_at = 0.0
+        if self._asking:
+            self._gather_figures(None)
         if not self.draining:
             log.warning("the writer is gone; %d transactions have an unknown outcome", lost)
 
@@ -360,10 +369,12 @@ class Gateway:
         self._pump_soon()
 
     def query_answered(self, number: int, frame: memoryview) -> None:
-        _, kind, _, _, token, _, times = HEADER.unpack_from(frame)
+        _, kind, flags, _, token, _, times = HEADER.unpack_from(frame)
         age_us = times & channel.AGE_US_MAX
         run_us = times >> channel.RUN_US_SHIFT
-        query, released = self.queries.answered(number, token, run_us, time.monotonic_ns())
+        query, released = self.queries.answered(
+            number, token, run_us, time.monotonic_ns(), last=bool(flags & channel.LAST_ANSWER)
+        )
         self._release(released)
         if query is not None:
             self.counts.query(kind, age_us, run_us)

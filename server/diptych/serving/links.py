@@ -148,6 +148,6 @@ class ReaderLink(_Link):
 
 def readdressed(frame: BytesLike, request: int, context: int) -> bytes:
     """The same frame with another request number and context."""
-    length, kind, flags, operation, _, sequence, _ = HEADER.unpack_from(frame)
-    head = HEADER.pack(length, kind, flags, operation, request, sequence, context)
+    length, kind, _, operation, _, sequence, _ = HEADER.unpack_from(frame)
+    head = HEADER.pack(length, kind, 0, operation, request, sequence, context)
     return head + bytes(frame[HEADER.size :])

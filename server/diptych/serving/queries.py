@@ -89,6 +89,7 @@ class Queries:
         self.current: Image | None = None
         self.readers: dict[int, Reader] = {}
         self.retried = 0
+        self.bytes = 0  # of all frames here
         self._open: dict[int, Query] = {}
         self._arrivals: deque[Query] = deque()
         self._waiting: SortedKeyList[Query] = SortedKeyList(key=_by_sequence)
@@ -110,6 +111,7 @@ class Queries:
     def arrive(self, query: Query) -> int | None:
         """Take a query in. Returns a sequence number to ask the writer for, when there is need."""
         self._open[query.token] = query
+        self.bytes += len(query.frame)
         self._arrivals.append(query)
         if self.current is not None and query.at_least <= self.current.sequence:
             self._ready(query)
@@ -137,9 +139,12 @@ class Queries:
         return given
 
     def answered(
-        self, number: int, token: int, run_us: int, now_ns: int
+        self, number: int, token: int, run_us: int, now_ns: int, *, last: bool = False
     ) -> tuple[Query | None, list[Hold]]:
-        """A reader answered. Returns the query, unless it was answered before, and releases."""
+        """A reader answered. Returns the query, unless it was answered before, and releases.
+
+        `last`: the reader ends by itself now, so it holds its image until it is reaped.
+        """
         reader = self.readers.get(number)
         if reader is None or not reader.batch or reader.batch[0].token != token:
             return None, []
@@ -148,7 +153,11 @@ class Queries:
         reader.answered += 1
         reader.busy_us += run_us
         self._learn(query.operation, run_us * 1000)
-        released = [] if reader.batch else self._end_hold(reader)
+        if last:
+            reader.gone = True
+            if not reader.again:
+                self._give_again(reader.batch)
+        released = [] if reader.batch or last else self._end_hold(reader)
         if query.done:
             return None, released
         self._close(query)
@@ -311,8 +320,10 @@ class Queries:
         self._cost_ns[operation] = average + WEIGHT * (run_ns - average)
 
     def _close(self, query: Query) -> None:
-        query.done = True
-        self._open.pop(query.token, None)
+        if not query.done:
+            query.done = True
+            self.bytes -= len(query.frame)
+            del self._open[query.token]
 
     def _end_hold(self, reader: Reader) -> list[Hold]:
         hold, reader.hold = reader.hold, None

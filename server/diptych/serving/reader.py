@@ -52,7 +52,12 @@ def main(plan: ReaderPlan) -> int:
     images = [
         Region.attach(fd, plan.size_bytes, scratch_bytes=SCRATCH_BYTES) for fd in plan.image_fds
     ]
-    return Reader(plan, Queries(plan.app, images, plan.settings.capacities)).run()
+    reader = Reader(plan, Queries(plan.app, images, plan.settings.capacities))
+    plan.control.send({"tell": "ready"})
+    try:
+        return reader.run()
+    except (ConnectionResetError, BrokenPipeError):
+        return 0  # the gateway is gone, and with it everybody who would be answered
 
 
 class Reader:
@@ -122,7 +127,7 @@ class Reader:
             log.error("operation %d: %s; this reader ends", number, error)
             reply, kept = error.reply, True
         run_us = (time.monotonic_ns() - began_ns) // 1000
-        self._gateway.sendall(channel.with_run_time(reply, run_us))
+        self._gateway.sendall(channel.with_run_time(reply, run_us, last=kept))
         return not kept
 
 

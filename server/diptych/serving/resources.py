@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,14 @@ def listen(addresses: Sequence[str]) -> tuple[socket.socket, ...]:
         except OSError as error:
             raise ConfigurationError(f"listen: {address}: {error.strerror or error}") from None
     return tuple(listeners)
+
+
+def allow_descriptors(count: int) -> None:
+    """Raise this process's limit of open descriptors, as far as it may; children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def address_of(listener: socket.socket) -> str:

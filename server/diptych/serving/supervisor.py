@@ -44,6 +44,8 @@ log = logging.getLogger("diptych.serving")
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
+DESCRIPTORS = 256
+"""What a process may have open beside clients' connections."""
 """What readers, and then the writer, get."""
 
 
@@ -62,6 +64,7 @@ class Supervisor:
         self._gateway: Child | None = None
         self._children: dict[int, Child] = {}  # by pid: all that are not reaped
         self._restarts = {"writer": 0, "gateway": 0, "reader": 0}
+        self._proven: set[str] = set()  # roles of which one was ready at some time
         self._facts: Message = {}  # what the writer last said of itself
         self._accepted = False
         self._draining = False
@@ -75,6 +78,7 @@ class Supervisor:
         name_process("supervisor")
         become_subreaper()
         self._listeners = resources.listen(self.settings.listen)
+        resources.allow_descriptors(self.settings.limits.connections + DESCRIPTORS)
         self._memory = resources.make_memory(self.app, self.settings)
         resources.warm_kernels()
         self._take_signals()
@@ -201,8 +205,6 @@ class Supervisor:
             return lambda: reader.main(plan)
 
         child = self._fork("reader", make, [reader_end.fileno(), *images], for_gateway.holder)
-        # A reader has nothing to say when it is ready: what it is given waits in its socket.
-        child.ready = True
         for_gateway.control.send({"do": "reader", "reader": child.number}, gateway_end.fileno())
         gateway_end.close()
         reader_end.close()
@@ -234,15 +236,17 @@ class Supervisor:
 
     def _listen(self, child: Child, message: Message) -> None:
         match message.get("tell", message.get("ask")):
+            case "ready" if child.role == "reader":
+                self._now_ready(child)
             case "ready":
-                child.ready = True
+                self._now_ready(child)
                 self._facts = message
                 if message["recovered"]:
                     log.warning("a new writer goes on after transaction %d", message["sequence"])
                 if self._gateway is None and not self._accepted:
                     self._start_gateway()
             case "accepting":
-                child.ready = True
+                self._now_ready(child)
                 if not self._accepted:
                     self._accepted = True
                     self._announce()
@@ -255,23 +259,26 @@ class Supervisor:
                 if self._gateway is not None and self._gateway.holder == message["holder"]:
                     self._kill(self._gateway)
 
+    def _now_ready(self, child: Child) -> None:
+        child.ready = True
+        self._proven.add(child.role)
+
     def _announce(self) -> None:
         addresses = [resources.address_of(listener) for listener in self._listeners]
         pids = ", ".join(
             f"{role} {' '.join(map(str, numbers))}" for role, numbers in self.pids().items()
         )
-        data_mib = self._facts["data_bytes"] / 2**20
-        images = self.settings.sync.images
+        data_bytes, images = self._facts["data_bytes"], self.settings.sync.images
         log.info(
             "Diptych %s serves %s at %s", diptych.__version__, self.app.name, ", ".join(addresses)
         )
         log.info("processes: %s", pids)
         log.info("written pages are found by: %s", self._facts["tracker"])
         log.info(
-            "memory: (1 + %d) x %.1f MiB of data = %.1f MiB now",
+            "memory: (1 + %d images) x %s of data = %s now",
             images,
-            data_mib,
-            data_mib * (1 + images),
+            _size(data_bytes),
+            _size(data_bytes * (1 + images)),
         )
         log.info(
             "durability: none; there is no log yet: acknowledged work may be lost if the writer "
@@ -313,6 +320,8 @@ class Supervisor:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         why = f" ({child.stopped_because})" if child.stopped_because else ""
         log.warning("%s, pid %d, ended: %s%s", child.name, child.spawned.pid, how, why)
+        if code == -signal.SIGKILL and child.role in self._proven:
+            child.ready = True  # somebody did that: it says nothing about the next one
         if code == EXIT_NEVER_RESTART:
             log.error("%s can't be started: giving up", child.name)
             self._end(EXIT_FAILED)
@@ -434,3 +443,12 @@ class Supervisor:
         for pid in list(self._children):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def _size(size_bytes: int) -> str:
+    """For people: 36 KiB, 1.5 GiB."""
+    size, units = size_bytes / 1024, iter(("KiB", "MiB", "GiB"))
+    unit = next(units)
+    while size >= 1024 and unit != "GiB":
+        size, unit = size / 1024, next(units)
+    return f"{size:.0f} {unit}" if size >= 10 else f"{size:.1f} {unit}"

@@ -78,6 +78,7 @@ class _Gateway:
         self.unsent = bytearray()
         self.progress_ns = 0
         self.interest = select.EPOLLIN
+        self.next = self.count = 0  # frames in the buffer: the next to be run, and all
         self.joined = False
         self.given_up = False
 
@@ -172,6 +173,9 @@ class Writer:
                 self._watch(gateway.socket.fileno(), lambda e: self._on_gateway(gateway, e))
             case "left":
                 self.syncer.left(message["holder"])
+                # What it said last may still be unread: it must not come back by that.
+                for gone in [g for g in self._gateways if g.holder == message["holder"]]:
+                    self._drop(gone)
             case "stop":
                 self._end(0)
 
@@ -201,8 +205,12 @@ class Writer:
         if takes and not gateway.send_rest(time.monotonic_ns()):
             self._drop(gateway)
             return
-        if not events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-            return
+        if gateway.next < gateway.count:
+            self._work(gateway)
+        elif events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            self._read(gateway)
+
+    def _read(self, gateway: _Gateway) -> None:
         try:
             received = gateway.socket.recv_into(gateway.buffer.space())
         except BlockingIOError:
@@ -213,33 +221,37 @@ class Writer:
             self._drop(gateway)
             return
         gateway.buffer.added(received)
-        began_ns = time.monotonic_ns()
+        gateway.count = gateway.buffer.split()
         self._work(gateway)
-        self._busy_ns += time.monotonic_ns() - began_ns
 
     def _work(self, gateway: _Gateway) -> None:
-        """Run what a gateway sent, in its order."""
+        """Run what a gateway sent, in its order, for as long as it takes its replies."""
         buffer = gateway.buffer
-        count = buffer.split()
-        first = 0
-        while first < count:
-            run = frames.transactions_from(buffer.array, buffer.starts, first, count)
+        began_ns = time.monotonic_ns()
+        while gateway.next < gateway.count:
+            if len(gateway.unsent) > UNSENT_SOFT_BYTES:
+                break
+            first = gateway.next
+            run = frames.transactions_from(buffer.array, buffer.starts, first, gateway.count)
             if run:
-                self._transact(gateway, first, first + run)
-                first += run
+                gateway.next += self._transact(gateway, first, first + run)
             else:
                 self._listen(gateway, buffer.frame(first))
-                first += 1
-        buffer.consume()
+                gateway.next += 1
+        if gateway.next == gateway.count:
+            buffer.consume()
+            gateway.next = gateway.count = 0
+        self._busy_ns += time.monotonic_ns() - began_ns
 
-    def _transact(self, gateway: _Gateway, first: int, stop: int) -> None:
+    def _transact(self, gateway: _Gateway, first: int, stop: int) -> int:
+        """Run transactions for about a batch's time; returns how many."""
         buffer, engine = gateway.buffer, self.engine
-        while first < stop:
-            deadline_ns = time.monotonic_ns() + BATCH_NS
-            first += engine.run(buffer.array, buffer.starts, first, stop, deadline_ns)
-            self._send(gateway, engine.replies)
-            engine.replies.clear()
-            self._sync()
+        deadline_ns = time.monotonic_ns() + BATCH_NS
+        ran = engine.run(buffer.array, buffer.starts, first, stop, deadline_ns)
+        self._send(gateway, engine.replies)
+        engine.replies.clear()
+        self._sync()
+        return ran
 
     def _listen(self, gateway: _Gateway, frame: memoryview) -> None:
         """One frame of a gateway's own."""
@@ -280,7 +292,8 @@ class Writer:
                 self._give_up(gateway.holder)
                 self._drop(gateway)
                 continue
-            interest = 0 if len(gateway.unsent) > UNSENT_SOFT_BYTES else select.EPOLLIN
+            full = len(gateway.unsent) > UNSENT_SOFT_BYTES or gateway.next < gateway.count
+            interest = 0 if full else select.EPOLLIN
             if gateway.unsent:
                 interest |= select.EPOLLOUT
             if interest != gateway.interest:

@@ -409,8 +409,6 @@ def advance(words: Words, serial: int) -> int:
         words[block + C_POSITION] = words[words[SCRATCH] + S_PATH + 1]
         words[block + C_VERSION] = version
     if not is_inside(words, block, entry):
-        # Where it stands no longer follows from the entry it gave last, so it has to look that up.
-        words[block + C_VERSION] = version - 1
         return NOT_FOUND
     for i in range(keys + 1):
         words[block + C_LAST + i] = words[entry + i]

@@ -47,13 +47,12 @@ class IndexView:
         """Rows that begin with `prefix`, in order.
 
         `start` (inside) and `stop` (outside) bound the next column. Changing the index meanwhile
-        is allowed: each step goes to the next entry after the last one given.
+        is allowed: each step goes to the next entry after the last one given. A value that its
+        column can't hold is rejected by the first step.
         """
         low = prefix if start is MISSING else (*prefix, start)
         high = prefix if stop is MISSING else (*prefix, stop)
         self._check(max(len(low), len(high)))
-        self._write_low(low)
-        self._write_high(high)  # a bound that no word can hold fails here, not at the first step
         return self._walk(low, high, stop is not MISSING, reverse)
 
     def _walk(

@@ -14,7 +14,7 @@ from tests.support.trouble import app
 from diptych.config import Limits
 from diptych.serving import channel
 from diptych.serving.channel import Hold, Image, Internal, Run, Writer
-from diptych.serving.children import START_FAILURES_MAX, WINDOW_S, RestartPolicy
+from diptych.serving.children import PAUSE_READY_MAX_S, START_FAILURES_MAX, WINDOW_S, RestartPolicy
 from diptych.serving.control import Control
 from diptych.serving.figures import percentiles
 from diptych.serving.logs import configure
@@ -29,7 +29,7 @@ def test_a_child_that_was_ready_starts_again_at_once_then_after_pauses() -> None
     pauses = [policy.pause_s("writer", ready=True, now=0.1 * i) for i in range(8)]
     assert pauses[0] == 0
     assert pauses == sorted(pauses)
-    assert pauses[-1] == 2.0
+    assert pauses[-1] == PAUSE_READY_MAX_S
     assert policy.pause_s("gateway", ready=True, now=1) == 0
     assert policy.pause_s("writer", ready=True, now=100) == 0
 

@@ -243,6 +243,20 @@ def test_readers_on_a_pinned_image_are_stopped() -> None:
     assert desk.answer(2, new)[0]
 
 
+def test_a_reader_that_says_its_last_word_holds_its_image_until_it_is_reaped() -> None:
+    desk = Desk(readers=2)
+    first, second, third = desk.arrive(), desk.arrive(), desk.arrive()
+    assert desk.dispatch() == {1: [first, second], 2: [third]}
+    assert desk.publish(1, 2, 11) == []
+    assert desk.queries.answered(1, first.token, 30, 0, last=True) == (first, [])
+    assert desk.answer(2, third) == (True, [])
+    assert desk.dispatch() == {2: [second]}
+    assert desk.queries.lost(1, 0) == []
+    assert desk.queries.reaped(1) == [Hold(0, 1)]
+    assert desk.answer(2, second) == (True, [])
+    assert desk.queries.bytes == 0
+
+
 def test_a_client_that_left_is_not_answered() -> None:
     desk = Desk(readers=1)
     running, waiting = desk.arrive(connection=1), desk.arrive(at_least=50, connection=1)

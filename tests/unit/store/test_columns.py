@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.club import Grade, app
 
 from diptych import Rejected
 from diptych.testing import Bench
-from tests.support.club import Grade, app
 
 
 @pytest.fixture(name="bench")

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from tests.support.club import INT_MAX, INT_MIN, Grade, app
 
 from diptych import Rejected
 from diptych.store import values
 from diptych.store.values import Codec
-from tests.support.club import INT_MAX, INT_MIN, Grade, app
 
 
 def codec(name: str) -> Codec:
@@ -33,9 +33,14 @@ def test_ints_are_their_own_words(value: int) -> None:
 def test_floats_are_their_bits(value: float) -> None:
     (word,) = FLOAT.encode(value)
     found = FLOAT.decode((word,))
-    assert math.isnan(found) if math.isnan(value) else (found, math.copysign(1, found)) == (
-        value,
-        math.copysign(1, value),
+    assert (
+        math.isnan(found)
+        if math.isnan(value)
+        else (found, math.copysign(1, found))
+        == (
+            value,
+            math.copysign(1, value),
+        )
     )
 
 

@@ -1,12 +1,14 @@
-"""The compiled lane: the body of a handler that the interpreted lane runs, as machine code over the same kernels.
+"""The compiled lane: a handler's body, unchanged, as machine code over the same kernels.
 
-Numba is taught the database, its tables, rows, indexes and text as value types; all its half-private
-hooks are used in this package and nowhere else, and a contract test names the one that breaks.
-Compiled is a subset: what compiles gives the interpreted result, or the interpreter is asked.
+Numba is taught the database, its tables, rows, indexes and text as value types. All its
+half-private hooks are used in this package and nowhere else, and a contract test names the one
+that breaks. Compiled is a subset: what compiles gives the interpreted result, or the interpreter is
+asked.
 
-`types` and `values` say what values are, `rows`, `tables` and `indexes` what handlers do with them,
-`exact` and `rejections` replace operators and raises, `pipeline` puts that into Numba's compiler,
-`shapes` and `handlers` make callables of it.
+`types` and `values` say what values are, `rows`, `tables` and `indexes` what handlers do with them;
+`exact`, `comparisons` and `rejections` replace operators and raises; `source` refuses what never
+compiles; `pipeline` puts that into Numba's compiler; `shapes` and `handlers` make callables of it,
+over `native`, which reaches words and kernels.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ began and run again on the same bytes, which raises the true error with its true
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -31,15 +32,27 @@ from diptych.schema import MISSING
 from diptych.store import layout as layouts
 from diptych.store import undo
 from diptych.store import words as at
-from diptych.store.compiled.native import Native, call_native, cell, load_scratch, native
-from diptych.store.compiled.native import STATUS_FAULT, store_scratch
+from diptych.store.compiled.native import (
+    STATUS_FAULT,
+    Native,
+    call_native,
+    cell,
+    load_scratch,
+    native,
+    store_scratch,
+)
 from diptych.store.compiled.pipeline import dispatcher_of
 from diptych.store.compiled.rejections import rejection, store_fault
-from diptych.store.compiled.shapes import Answer, Arguments, argument_type, read_argument
-from diptych.store.compiled.shapes import words_count, write_answer
+from diptych.store.compiled.shapes import (
+    Answer,
+    Arguments,
+    argument_type,
+    read_argument,
+    words_count,
+    write_answer,
+)
 from diptych.store.compiled.source import check_source, place_of
 from diptych.store.compiled.types import I32, I64, DbType, Refused
-from diptych.store.compiled.values import spoken
 from diptych.store.database import Database
 
 Handler = Callable[..., Any]
@@ -64,8 +77,8 @@ def compiled_handlers(app: App, region: Region) -> dict[str, Handler]:
     """A callable `(db, *arguments)` for each transaction that is to be compiled, by name.
 
     In an app that compiles its handlers, those are the ones that don't opt out; in another one
-    all of them, since its lane was chosen from outside. Errors: DeclarationError, with file and line,
-    for a handler that can't be compiled. Compiling takes seconds, once a process.
+    all of them, since its lane was chosen from outside. Errors: DeclarationError, with file and
+    line, for a handler that can't be compiled. Compiling takes seconds, once a process.
     """
     if app not in _compiled:
         tables = layouts.plan(list(app.tables.values())).tables
@@ -109,13 +122,14 @@ def explain(error: NumbaError, where: str) -> str:
     """Numba's error, or the refusal of ours that it grew from, in a line or two with the place."""
     refused, text = Refused.latest, str(error)
     places = re.findall(r'File "([^"]+)", line (\d+)', text)
-    message = text.strip().splitlines()[0]
-    if refused is not None:
+    lines = [line for line in text.strip().splitlines() if not line.startswith("Failed in ")]
+    message = lines[0] if lines else text
+    if refused is not None and refused.message in text:
         message = refused.message
         if refused.where is not None:
             places = [(refused.where.filename, refused.where.line)]
     if places:
-        where = f"{places[0][0]}:{places[0][1]}"
+        where = f"{os.path.abspath(places[0][0])}:{places[0][1]}"
     return f"{where}: can't be compiled: {message}"
 
 

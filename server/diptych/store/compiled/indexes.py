@@ -1,7 +1,8 @@
 """Ordered indexes in compiled handlers: `range`, `first` and `last`.
 
-A range is a cursor in the scratch, opened with its bounds as words; each step is one kernel call, so
-the index may change meanwhile, as in the interpreted lane.
+A range is a cursor in the scratch, opened with its bounds as words; each step is one kernel call,
+so the index may change meanwhile, as in the interpreted lane. Cursors are taken in turn: the range
+of a loop in which CURSORS others are opened is lost, and the call given up to the interpreter.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from typing import Any
 
 from numba.core import cgutils, types
 from numba.core.imputils import RefType, iternext_impl, lower_builtin, lower_getattr_generic
-from numba.core.typing.templates import AbstractTemplate, AttributeTemplate
-from numba.core.typing.templates import infer_getattr, signature
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer_getattr,
+    signature,
+)
 
 from diptych.errors import did_you_mean
 from diptych.schema import MISSING

@@ -1,10 +1,10 @@
-"""Numba's compiler with two passes of our own: what is replaced before types are known, and what is checked after.
+"""Numba's compiler with two passes of our own, before types are known and after.
 
-Before: operators become exact ones (`exact`), `raise` becomes `refuse` or `give_up` (`rejections`), plain
-functions become compiled ones, so that helpers need no decorator, and what is outside the compiled
-subset is refused. After: types that Python would keep apart must not have been mixed, nothing may
-be allocated (a rejected transaction would leak it), and assigned columns must be able to hold
-their values. Both know the line.
+Before: operators become exact ones (`exact`, `comparisons`), `raise` becomes `refuse` or `give_up`
+(`rejections`), plain functions become compiled ones, so that helpers need no decorator, and what is
+outside the compiled subset is refused. After: types that Python would keep apart must not have
+been mixed, nothing may be allocated (a rejected transaction would leak it), and assigned columns
+must be able to hold their values. Both know the line.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.typed_passes import NopythonTypeInference
 from numba.core.untyped_passes import IRProcessing
 
-from diptych.errors import Rejected
 from diptych.schema import INT_MAX, INT_MIN
-from diptych.store.compiled import exact, indexes, rejections
+from diptych.store.compiled import comparisons, exact, indexes, rejections, tables
 from diptych.store.compiled.rows import column_of
-from diptych.store.compiled.types import Refused, RowType
-from diptych.store.compiled.values import check, inner, is_int, spoken
+from diptych.store.compiled.types import Refused, RowType, TableType
+from diptych.store.compiled.values import check, inner, number_kind, spoken
+from diptych_client.errors import Rejected
 
 BUILTINS = {len, range, min, max, bool, int, float, enumerate, zip}
-COMPARISONS = {operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne}
-LOADED = (exact, indexes, rejections)  # they register with Numba when they are imported
+REPLACED = {**exact.OPERATORS, **comparisons.COMPARISONS}
+LOADED = (indexes, tables)  # they register with Numba when they are imported
 
 _dispatchers: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()
 
@@ -46,8 +46,8 @@ def dispatcher_of(function: Any) -> Any:
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)
-class ReplaceForHandlers(FunctionPass):  # type: ignore[misc]  # Numba has no types
-    """Replaces operators, raises and functions in a handler's code, and refuses what can't be compiled."""
+class ReplaceForHandlers(FunctionPass):
+    """Replaces operators, raises and functions in a handler's code, or refuses them."""
 
     _name = "diptych_replace_for_handlers"
 
@@ -56,6 +56,11 @@ class ReplaceForHandlers(FunctionPass):  # type: ignore[misc]  # Numba has no ty
 
     def run_pass(self, state: Any) -> bool:
         code = state.func_ir
+        self.raised = [
+            made_by(code, inst.exception)
+            for block in code.blocks.values()
+            for inst in block.find_insts(ir.Raise)
+        ]
         for block in code.blocks.values():
             block.body = [new for inst in block.body for new in self._replaced(code, inst)]
         code._definitions = ir_utils.build_definitions(code.blocks)
@@ -66,6 +71,8 @@ class ReplaceForHandlers(FunctionPass):  # type: ignore[misc]  # Numba has no ty
             yield from _raised(code, inst)
         elif not isinstance(inst, ir.Assign):
             yield inst
+        elif any(inst.value is expr for expr in self.raised):
+            yield ir.Assign(ir.Const(None, inst.loc), inst.target, inst.loc)
         elif isinstance(inst.value, ir.Global | ir.FreeVar):
             yield _assigned(inst, known(inst.value.value, inst.value.name, inst.loc))
         elif isinstance(inst.value, ir.Expr):
@@ -76,26 +83,39 @@ class ReplaceForHandlers(FunctionPass):  # type: ignore[misc]  # Numba has no ty
     def _expression(self, code: Any, inst: Any) -> Iterator[Any]:
         expr, function = inst.value, None
         if expr.op == "make_function":
-            raise Refused("a function, lambda or comprehension inside a handler is not compiled; write it as a function of the module or as a loop", inst.loc)  # fmt: skip
+            cure = "write a function of the module, or a loop"
+            raise Refused(f"a function inside a handler is not compiled; {cure}", inst.loc)
         if expr.op == "getattr":
             module = constant(code, expr.value)
             if isinstance(module, ModuleType):
                 yield _assigned(inst, known(getattr(module, expr.attr, None), expr.attr, inst.loc))
                 return
+        if expr.op == "call":
+            kind = constant(code, expr.func)
+            if isinstance(kind, type) and issubclass(kind, IntEnum):
+                cure = "its members compare with ints"
+                raise Refused(f"{kind.__name__}() is not compiled; {cure}", inst.loc)
         if expr.op in ("binop", "inplace_binop", "unary"):
             function = exact.IN_PLACE.get(expr.fn, expr.fn)
             if function in exact.UNCOMPILED:
                 raise Refused(exact.UNCOMPILED[function], inst.loc)
-        if function in exact.OPERATORS:
+        if function in REPLACED:
             operands = [expr.value] if expr.op == "unary" else [expr.lhs, expr.rhs]
-            yield from _called(inst, exact.OPERATORS[function], operands)
+            yield from _called(inst, REPLACED[function], operands)
         else:
             yield inst
 
 
+def made_by(code: Any, variable: Any) -> Any:
+    """What a variable is assigned, when that happens in one place; or None."""
+    if variable is None:
+        return None
+    return ir_utils.guard(ir_utils.get_definition, code, variable)
+
+
 def constant(code: Any, variable: Any) -> Any:
     """The value of a variable that the code can't change, or None."""
-    found = ir_utils.guard(ir_utils.get_definition, code, variable)
+    found = made_by(code, variable)
     return found.value if isinstance(found, ir.Global | ir.FreeVar | ir.Const) else None
 
 
@@ -107,7 +127,7 @@ def known(value: Any, name: str, loc: Any) -> Any:
         return exact.OPERATORS[abs]
     if isinstance(value, type):
         record = issubclass(value, tuple) and hasattr(value, "_fields")
-        if record or issubclass(value, IntEnum) or value in BUILTINS or value is Rejected:
+        if record or issubclass(value, IntEnum | BaseException) or value in BUILTINS:
             return value
     elif isinstance(value, ModuleType) or value is len or value in (min, max) or is_plain(value):
         return value
@@ -138,7 +158,7 @@ def _called(inst: Any, function: Any, arguments: list[Any]) -> Iterator[Any]:
 
 def _raised(code: Any, inst: Any) -> Iterator[Any]:
     """A `raise`, as a call that ends the handler; the raise that follows is never reached."""
-    expr = ir_utils.guard(ir_utils.get_definition, code, inst.exception) if inst.exception else None
+    expr = made_by(code, inst.exception)
     scope = next(iter(code.blocks.values())).scope
     target = ir.Var(scope, ir_utils.mk_unique_var("$raised"), inst.loc)
     call = ir.Assign(ir.Const(None, inst.loc), target, inst.loc)
@@ -146,7 +166,8 @@ def _raised(code: Any, inst: Any) -> Iterator[Any]:
     if is_call and constant(code, expr.func) is Rejected:
         literal = constant(code, expr.args[0]) if len(expr.args) == 1 else None
         if not isinstance(literal, str) or expr.vararg or expr.varkwarg:
-            raise Refused('the code of a rejection must be a literal: raise Rejected("no_funds", needed=...)', inst.loc)  # fmt: skip
+            form = 'raise Rejected("no_funds", needed=...)'
+            raise Refused(f"the code of a rejection must be a literal: {form}", inst.loc)
         names = tuple(name for name, _ in expr.kws)
         number = rejections.site_number(rejections.Site(literal, names))
         site = ir.Var(scope, ir_utils.mk_unique_var("$site"), inst.loc)
@@ -158,7 +179,7 @@ def _raised(code: Any, inst: Any) -> Iterator[Any]:
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
-class CheckHandlerTypes(FunctionPass):  # type: ignore[misc]  # Numba has no types
+class CheckHandlerTypes(FunctionPass):
     """Refuses what Numba would compile to something else than Python does."""
 
     _name = "diptych_check_handler_types"
@@ -203,15 +224,16 @@ class CheckHandlerTypes(FunctionPass):  # type: ignore[misc]  # Numba has no typ
                 self._check_call(value, inst.loc)
         for source in sources:
             found = self.kinds[source.name]
-            if number_kind(found) and number_kind(found) != (
-                number_kind(target) or number_kind(found)
-            ):
+            kinds = {number_kind(found), number_kind(target)}
+            if None not in kinds and len(kinds) > 1:
+                both = f"{spoken(found)} here and {spoken(target)} elsewhere"
                 name = source.name.split(".")[0]
-                raise Refused(f"{name} is {spoken(found)} here and {spoken(target)} elsewhere; make it one of them", inst.loc)  # fmt: skip
+                raise Refused(f"{name} is {both}; make it one of them", inst.loc)
         if isinstance(inner(target), types.Integer) and inner(target) != types.int64:
             raise Refused("an int beyond 64 bits", inst.loc)
         if not isinstance(target, types.StringLiteral) and self._allocates(target):
-            raise Refused(f"{spoken(target)} needs memory of its own, which a compiled transaction can't have; use a loop, a tuple, or compiled=False", inst.loc)  # fmt: skip
+            cure = "use a loop, a tuple, or compiled=False"
+            raise Refused(f"{spoken(target)} is not compiled in a transaction; {cure}", inst.loc)
 
     def _allocates(self, kind: Any) -> bool:
         return bool(self.models[kind].contains_nrt_meminfo())
@@ -221,31 +243,24 @@ class CheckHandlerTypes(FunctionPass):  # type: ignore[misc]  # Numba has no typ
         if expr.fn in (operator.is_, operator.is_not):
             if not any(isinstance(kind, types.NoneType) for kind in (left, right)):
                 raise Refused("`is` compares with None alone; use ==", loc)
-        elif expr.fn in COMPARISONS and {number_kind(left), number_kind(right)} == {"int", "float"}:
-            raise Refused(f"{spoken(left)} and {spoken(right)} compare differently when compiled; convert one", loc)  # fmt: skip
+        elif expr.fn is operator.contains and not isinstance(left, TableType):
+            ints = isinstance(left, types.BaseTuple) and {*map(number_kind, left)} == {"int"}
+            if not ints or number_kind(right) != "int":
+                raise Refused("`in` is compiled for tables, and for an int in a tuple of ints", loc)
 
     def _check_call(self, expr: Any, loc: Any) -> None:
         function = constant(self.code, expr.func)
         kinds = [number_kind(self.kinds[variable.name]) for variable in expr.args]
-        if function in (min, max) and (len(kinds) < 2 or len(set(kinds)) > 1):
-            raise Refused(f"{function.__name__}() is compiled for two or more values of one type", loc)  # fmt: skip
+        if function in (min, max) and (len(kinds) < 2 or len(set(kinds)) > 1 or None in kinds):
+            name = function.__name__
+            raise Refused(f"{name}() is compiled for two or more numbers of one type", loc)
         if function is int and kinds not in (["int"], ["bool"]):
             raise Refused("int() is compiled for ints and bools alone", loc)
         if function is float and kinds not in (["int"], ["float"]):
             raise Refused("float() is compiled for ints and floats alone", loc)
 
 
-def number_kind(kind: types.Type) -> str | None:
-    """Which of Python's numbers a type is."""
-    found = inner(kind)
-    if isinstance(found, types.Boolean):
-        return "bool"
-    if isinstance(found, types.Float):
-        return "float"
-    return "int" if is_int(found) else None
-
-
-class HandlerCompiler(CompilerBase):  # type: ignore[misc]  # Numba has no types
+class HandlerCompiler(CompilerBase):
     """Numba's usual pipeline with our passes in it."""
 
     def define_pipelines(self) -> list[Any]:

@@ -19,7 +19,7 @@ from numba.core import types
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from diptych.errors import CorruptionError, Rejected
+from diptych.errors import CorruptionError
 from diptych.store import words as at
 from diptych.store.compiled.native import cell, give_up_if, leave, store_scratch
 from diptych.store.compiled.shapes import Answer, words_count, write_answer
@@ -29,6 +29,7 @@ from diptych.store.database import Database
 from diptych.store.faults import fault
 from diptych.store.rowtypes import not_found
 from diptych.store.tables import TableView
+from diptych_client.errors import Rejected
 
 
 @dataclass(frozen=True)

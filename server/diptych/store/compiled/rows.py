@@ -1,18 +1,16 @@
-"""Rows in compiled handlers: reading and writing columns, and how two rows compare.
+"""Rows in compiled handlers: reading and writing columns.
 
 Each access checks that the row is live: a slot is not used again before its transaction ends, so a
-deleted row is always noticed. What may be assigned is checked by `checks`, which knows the line.
+deleted row is always noticed. What may be assigned is checked by `pipeline`, which knows the line.
 """
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-from numba.core import cgutils, types
-from numba.core.imputils import lower_builtin, lower_getattr_generic, lower_setattr_generic
-from numba.core.typing.templates import AbstractTemplate, AttributeTemplate
-from numba.core.typing.templates import infer_getattr, infer_global, signature
+from numba.core import cgutils
+from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 
 from diptych.errors import did_you_mean
 from diptych.schema import Column
@@ -99,26 +97,3 @@ def _set_column(context: Any, builder: Any, sig: Any, args: Any, name: str) -> A
     position = position_of(builder, base, table, row, column.first_word)
     code = call_kernel(context, builder, "assign", base, t, row, position, parts[0])
     leave_if_negative(builder, base, code)
-
-
-@infer_global(operator.eq)
-@infer_global(operator.ne)
-class _RowComparison(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 2 and isinstance(args[0], RowType) and args[0] == args[1]:
-            return signature(types.boolean, *args)
-        return None
-
-
-@lower_builtin(operator.eq, RowType, RowType)
-def _same_row(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    slots = [
-        parts_of(context, builder, kind, value)[1]
-        for kind, value in zip(sig.args, args, strict=True)
-    ]
-    return builder.icmp_signed("==", *slots)
-
-
-@lower_builtin(operator.ne, RowType, RowType)
-def _other_row(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.not_(_same_row(context, builder, sig, args))

@@ -15,8 +15,8 @@ from numba.core import types
 
 from diptych.errors import DeclarationError
 from diptych.schema import ValueType
-from diptych.store.compiled.types import I64, RowType, TextType
 from diptych.store.compiled.rows import check_live, parts_of
+from diptych.store.compiled.types import I64, RowType, TextType
 from diptych.store.compiled.values import spoken, text_value
 from diptych_client.errors import BadArguments
 
@@ -38,7 +38,9 @@ def argument_type(value: ValueType, place: str) -> types.Type:
     if value.base is tuple and value.arguments:
         parts = [argument_type(part, f"{place}[]") for part in value.arguments]
         return types.BaseTuple.from_types(parts)
-    cure = "say how long it is: Annotated[str, text(16)]" if value.base is str else "declare the handler with compiled=False"  # fmt: skip
+    cure = "declare the handler with compiled=False"
+    if value.base is str:
+        cure = "say how long it is: Annotated[str, text(16)]"
     name = getattr(value.base, "__name__", value.base)
     raise DeclarationError(f"{place}: a compiled handler can't take {name}; {cure}")
 

@@ -1,4 +1,4 @@
-"""What a handler's source can tell before it is compiled: statements that never compile, with their cure.
+"""What a handler's source tells before it is compiled: statements that never are, and the cure.
 
 Numba refuses these as well, later and in its own words; some of them it would compile to something
 else. Knows Python's grammar alone.
@@ -58,4 +58,5 @@ def check_source(function: Callable[..., Any]) -> None:
             cure = REFUSED.get(type(node))
         if cure is not None:
             line = first + getattr(node, "lineno", 1) - 1
-            raise DeclarationError(f"{function.__code__.co_filename}:{line}: can't be compiled: {cure}")  # fmt: skip
+            place = f"{function.__code__.co_filename}:{line}"
+            raise DeclarationError(f"{place}: can't be compiled: {cure}")

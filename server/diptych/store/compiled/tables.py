@@ -1,8 +1,8 @@
 """The database and its tables in compiled handlers.
 
-By key (`[]`, `get`, `in`), `len`, iteration, `insert`, `get_or_insert` and `delete`, each one kernel
-call, with its arguments through the scratch as in the interpreted lane. Columns are passed by name
-and checked against the table when the handler is compiled.
+By key (`[]`, `get`, `in`), `len`, iteration, `insert`, `get_or_insert` and `delete`, each one
+kernel call, with its arguments through the scratch as in the interpreted lane. Columns are passed
+by name and checked against the table when the handler is compiled.
 """
 
 from __future__ import annotations
@@ -14,14 +14,25 @@ from typing import Any
 
 from numba.core import cgutils, types
 from numba.core.imputils import RefType, iternext_impl, lower_builtin, lower_getattr_generic
-from numba.core.typing.templates import AbstractTemplate, AttributeTemplate
-from numba.core.typing.templates import infer_getattr, infer_global, signature
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer_getattr,
+    infer_global,
+    signature,
+)
 
 from diptych.errors import did_you_mean
 from diptych.schema import MISSING, Column
 from diptych.store import words as at
-from diptych.store.compiled.native import call_kernel, leave, leave_if_negative, load
-from diptych.store.compiled.native import store_scratch, word
+from diptych.store.compiled.native import (
+    call_kernel,
+    leave,
+    leave_if_negative,
+    load,
+    store_scratch,
+    word,
+)
 from diptych.store.compiled.rows import make_row, parts_of
 from diptych.store.compiled.types import I64, DbType, Refused, RowType, TableType, TableWalkType
 from diptych.store.compiled.values import check, default_words, inner, spoken, to_words

@@ -1,4 +1,4 @@
-"""The types that compiled handlers work with: the database, its tables, indexes, rows, ranges, text.
+"""What compiled handlers work with: the database, its tables, indexes, rows, ranges, and text.
 
 They are Numba types without Python objects behind them: a database is the address of its region, a
 row that address and a slot number. Which table, column or index is meant is part of the type;
@@ -25,7 +25,7 @@ I32 = ir.IntType(32)
 
 
 class Refused(TypingError):
-    """A handler does what can't be compiled. `latest` keeps the newest, since Numba wraps errors."""
+    """A handler does what can't be compiled. `latest`: the newest, since Numba wraps errors."""
 
     latest: Refused | None = None
 

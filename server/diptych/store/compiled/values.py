@@ -1,17 +1,15 @@
 """Between the values of compiled code and the words of columns.
 
-Types are checked when a handler is compiled: a float into an int column, an int into a bool and the
-like are refused, as the interpreted lane refuses them when it runs. What only the value can tell (is
-this int a member of the enum, does this text fit) is checked by generated code, which gives the
-call up to the interpreted lane and its error. Text compares as its bytes do.
+Types are checked when a handler is compiled: a float into an int column, an int into a bool and
+the like are refused, as the interpreted lane refuses them when it runs. What only the value can
+tell (is this int a member of the enum, does this text fit) is checked by generated code, which
+gives the call up to the interpreted lane and its error.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import struct
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -40,6 +38,8 @@ def spoken(kind: types.Type) -> str:
         return f"{spoken(kind.type)} | None"
     if isinstance(kind, types.StringLiteral):
         return repr(kind.literal_value)
+    if isinstance(kind, types.BaseTuple):
+        return f"({', '.join(map(spoken, kind))})"
     kind = types.unliteral(kind)
     if isinstance(kind, types.IntEnumMember):
         return str(kind.instance_class.__name__)
@@ -51,6 +51,16 @@ def spoken(kind: types.Type) -> str:
 
 def is_int(kind: types.Type) -> bool:
     return isinstance(kind, types.Integer | types.IntEnumMember)
+
+
+def number_kind(kind: types.Type) -> str | None:
+    """Which of Python's numbers a type is; None: no number."""
+    found = inner(kind)
+    if isinstance(found, types.Boolean):
+        return "bool"
+    if isinstance(found, types.Float):
+        return "float"
+    return "int" if is_int(found) else None
 
 
 def check(column: Column, kind: types.Type, place: str) -> None:
@@ -121,7 +131,7 @@ def text_value(builder: Any, parts: list[Any]) -> Any:
     return value
 
 
-def text_words(builder: Any, kind: types.Type, value: Any, count: int) -> list[Any]:
+def text_words(kind: types.Type, builder: Any, value: Any, count: int) -> list[Any]:
     """Text as `count` words or more: zeros behind what it has."""
     if isinstance(kind, types.StringLiteral):
         size = len(kind.literal_value.encode())
@@ -133,7 +143,7 @@ def text_words(builder: Any, kind: types.Type, value: Any, count: int) -> list[A
 def narrowed(builder: Any, kind: TextType, value: Any, size_bytes: int) -> list[Any]:
     """Text as words of a place of `size_bytes`; gives the call up when it is longer."""
     count = -(-size_bytes // 8)
-    parts = text_words(builder, kind, value, count)
+    parts = text_words(kind, builder, value, count)
     if kind.size_bytes > size_bytes:
         rest = word(0)
         for part in parts[count:]:
@@ -158,64 +168,6 @@ def _text_to_text(
     context: Any, builder: Any, source: TextType, target: TextType, value: Any
 ) -> Any:
     return text_value(builder, narrowed(builder, source, value, target.size_bytes))
-
-
-def _compare(operation: str, builder: Any, left: list[Any], right: list[Any]) -> Any:
-    """Compare word by word; in memory order, hence byte-swapped, unless for equality alone."""
-    if operation in ("==", "!="):
-        equal = ir.IntType(1)(1)
-        for one, other in zip(left, right, strict=True):
-            equal = builder.and_(equal, builder.icmp_signed("==", one, other))
-        return equal if operation == "==" else builder.not_(equal)
-    result = ir.IntType(1)(operation in ("<=", ">="))
-    for one, other in reversed(list(zip(left, right, strict=True))):
-        ordered = builder.icmp_unsigned(operation[0], builder.bswap(one), builder.bswap(other))
-        equal = builder.icmp_signed("==", one, other)
-        result = builder.select(equal, result, ordered)
-    return result
-
-
-def _comparison(function: Callable[[Any, Any], Any], operation: str) -> None:
-    @infer_global(function)
-    class TextComparison(AbstractTemplate):
-        prefer_literal = True
-
-        def generic(self, args: Any, kws: Any) -> Any:
-            allowed = all(isinstance(kind, TextType | types.StringLiteral) for kind in args)
-            if not allowed or not any(isinstance(kind, TextType) for kind in args):
-                return None
-            for kind in args:
-                if isinstance(kind, types.StringLiteral) and "\0" in kind.literal_value:
-                    raise Refused("text has no zero characters to compare with")
-            return signature(types.boolean, *args)
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        count = 0
-        for _ in range(2):  # the second time both are as long as the longer one
-            parts = [
-                text_words(builder, kind, value, count)
-                for kind, value in zip(sig.args, args, strict=True)
-            ]
-            count = max(map(len, parts))
-        return _compare(operation, builder, *parts)
-
-    for kinds in (
-        (TextType, TextType),
-        (TextType, types.StringLiteral),
-        (types.StringLiteral, TextType),
-    ):
-        lower_builtin(function, *kinds)(lower)
-
-
-for _function, _operation in (
-    (operator.eq, "=="),
-    (operator.ne, "!="),
-    (operator.lt, "<"),
-    (operator.le, "<="),
-    (operator.gt, ">"),
-    (operator.ge, ">="),
-):
-    _comparison(_function, _operation)
 
 
 @infer_global(bool)

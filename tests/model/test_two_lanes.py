@@ -1,0 +1,158 @@
+"""Both lanes do the same, byte for byte: thousands of random calls of three applications."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tests.support import depot
+from tests.support.lanes import Lanes
+
+import bank
+import exchange
+
+INTS = [0, 1, -1, 2, 7, 63, 64, 2**31, 2**32 + 1, 2**53 + 1, 2**62, 2**63 - 1, -(2**63), -(2**62)]
+PARCELS = [1]  # numbers of parcels that the test has made
+NAMES = [
+    "",
+    "A",
+    "M",
+    "Zoë",
+    "nineteen characters",
+    "twenty characters ..",
+    "fail",
+    "x",
+    "AAAAAAAAA",
+]
+CODES = ["", "A", "AB", "ZZ", "north", "Ä", "M", "same"]
+
+
+def test_bank() -> None:
+    source = random.Random(1)
+    with Lanes(bank.app, setup=True) as lanes:
+        for _ in range(2_000):
+            account = source.randint(0, 102), source.randint(1, 100)
+            lanes.call("transfer", *account, source.choice([0, 1, 50, 400, 900, 10**6, *INTS]))
+        lanes.compare()
+        assert lanes.call("total") == 100_000
+
+
+def test_exchange() -> None:
+    source = random.Random(2)
+    orders: list[int] = [1]
+    seen: dict[str, int] = {}
+    with Lanes(exchange.app) as lanes:
+        for symbol, tick, lot in (("AAPL", 1, 1), ("GOLD", 5, 10)):
+            lanes.call("list_symbol", symbol, tick, lot)
+        for account in range(1, 31):
+            lanes.call("open_account", account, 10**7)
+            for symbol in ("AAPL", "GOLD"):
+                lanes.call("issue_shares", account, symbol, 10**4)
+        for step in range(6_000):
+            name, arguments = random_order(source, orders)
+            result = lanes.call(name, *arguments)
+            if isinstance(result, tuple) and result[0] == "rejected":
+                seen[result[1]] = seen.get(result[1], 0) + 1
+            elif name in ("place_order", "move_order") and result.order:
+                orders.append(result.order)
+            if step % 1_000 == 0:
+                lanes.compare()
+        lanes.compare()
+        for bench in lanes.benches:
+            bench.verify()
+    codes = {"unknown_symbol", "bad_price", "bad_quantity", "unknown_account", "not_filled"}
+    codes |= {"insufficient_funds", "insufficient_shares", "unknown_order", "not_yours"}
+    assert codes | {"beyond_reserve"} <= seen.keys()
+
+
+def random_order(source: random.Random, orders: list[int]) -> tuple[str, tuple[Any, ...]]:
+    kind = source.random()
+    account = source.randint(1, 31)
+    order = source.choice(orders[-400:]) if source.random() < 0.98 else 10**9
+    if kind < 0.7:
+        symbol = source.choice(["AAPL", "AAPL", "GOLD"]) if source.random() < 0.99 else "NONE"
+        price = source.choice([5 * source.randint(190, 210), source.randint(950, 1050)])
+        quantity = source.choice([10 * source.randint(1, 20), source.randint(1, 50), 10**4 + 10])
+        quantity = 10**10 if source.random() < 0.01 else quantity
+        until = source.choices([0, 1, 2], [8, 1, 1])[0]
+        return "place_order", (account, symbol, source.choice([1, -1]), price, quantity, until)
+    if kind < 0.8:
+        return "cancel_order", (account, order)
+    if kind < 0.9:
+        return "reduce_order", (account, order, source.choice([1, 10]))
+    reserve = source.choice([None, 990, 1010])
+    return "move_order", (account, order, 5 * source.randint(190, 210), reserve)
+
+
+def test_every_kind_of_call() -> None:
+    source = random.Random(3)
+    calls = dict.fromkeys(ARGUMENTS, 0)
+    rejected: set[str] = set()
+    with Lanes(depot.app) as lanes:
+        for code in CODES:
+            lanes.call("add_depot", code, "name of " + code)
+        for owner in range(50):
+            lanes.call("add_owner", owner, owner / 4, owner % 3 == 0)
+        for step in range(6_000):
+            name = source.choice([*ARGUMENTS, *["add_parcel"] * 10])
+            result = lanes.call(name, *ARGUMENTS[name](source))
+            if isinstance(result, tuple) and result[:1] == ("rejected",):
+                rejected.add(result[1])
+            else:
+                calls[name] += 1
+            if name == "add_parcel" and isinstance(result, int):
+                PARCELS.append(result)
+            if step % 1_000 == 0:
+                lanes.advance(1.5)
+                lanes.compare()
+        lanes.compare()
+        for bench in lanes.benches:
+            bench.verify()
+    assert min(calls.values()) >= 5, calls
+    assert {"not_found", "duplicate_key", "not_unique", "bad_value", "too_many"} <= rejected
+    assert {"same_depot", "unknown_parcel", "refused"} <= rejected
+
+
+def label(source: random.Random) -> str:
+    return source.choice(NAMES) if source.random() < 0.2 else str(source.randrange(10**6))
+
+
+ARGUMENTS: dict[str, Any] = {
+    "add_depot": lambda s: (s.choice([*CODES, str(s.randrange(9_000))]), s.choice(NAMES)),
+    "add_owner": lambda s: (s.randrange(60), s.choice([0.5, -0.0, 1e300]), s.random() < 0.5),
+    "add_parcel": lambda s: (
+        s.randrange(60),
+        s.choice(CODES),
+        label(s),
+        s.choice([1, 1, 2, -1, 5]),
+        s.choice([1.25, 0.0, float("nan"), float("inf")]),
+    ),
+    "summarize": lambda s: (s.choice(PARCELS[-200:]),),
+    "set_state": lambda s: (s.choice(PARCELS[-200:]), s.choice([1, 2, -1, 0])),
+    "relabel": lambda s: (s.choice(PARCELS[-200:]), label(s)),
+    "rename": lambda s: (s.choice(CODES), s.choice(NAMES)),
+    "narrow": lambda s: (s.choice([*CODES, "sixsix", "eight888"]), s.randrange(100)),
+    "shelve": lambda s: (s.choice(CODES), s.choice(INTS)),
+    "drop": lambda s: (s.choice(PARCELS[-200:]),),
+    "use_deleted": lambda s: (s.choice(PARCELS[-200:]),),
+    "count_states": lambda s: (s.choice(CODES),),
+    "bounds": lambda s: (s.choice(CODES), s.randrange(60), s.randrange(60), s.random() < 0.5),
+    "ends": lambda s: (s.choice(CODES),),
+    "clear_depot": lambda s: (s.choice(CODES),) if s.random() < 0.1 else ("none",),
+    "sum_weights": lambda s: (),
+    "move": lambda s: (s.choice(CODES), s.choice(CODES), s.randrange(60)),
+    "fill": lambda s: (s.randrange(9), s.choice(CODES), s.randrange(60), s.randrange(50)),
+    "give_back": lambda s: (s.randrange(60),),
+    "maybe": lambda s: (
+        s.choice([None, 5]),
+        s.choice([None, *NAMES]),
+        s.choice([None, (1, 2.0), (-1, 0.0)]),
+    ),
+    "now": lambda s: (),
+    "compute": lambda s: (s.randrange(12), s.choice(INTS), s.choice(INTS)),
+    "compute_float": lambda s: (s.choice(INTS), s.choice(INTS), s.choice([0.1, 1e300, -0.0])),
+    "store_large": lambda s: (s.randrange(60), s.choice(INTS)),
+    "compare_text": lambda s: (s.choice([*NAMES, *CODES]), s.choice(CODES)),
+    "fail": lambda s: (s.randrange(5),),
+    "by_hand": lambda s: (),
+}

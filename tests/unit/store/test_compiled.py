@@ -1,0 +1,428 @@
+"""Compiled handlers: what they refuse, and when they leave the work to the interpreter."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import Annotated, Any, NamedTuple
+
+import pytest
+from tests.support import depot
+from tests.support.lanes import Lanes
+
+import bank
+from diptych import App, Db, Rejected, key, ordered, ref, text
+from diptych.engine.engine import Engine, layout_bytes
+from diptych.errors import DeclarationError
+from diptych.memory import Region
+from diptych.store import words as at
+from diptych.store.compiled import compiled_handlers
+from diptych.store.database import SCRATCH_BYTES
+from diptych.store.faults import MemoryNeeded, StaleRow
+
+Name = Annotated[str, text(8)]
+SETTINGS = {"mutable": 1}
+
+
+class Kind(IntEnum):
+    GOOD = 1
+    BAD = 2
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+class Thing:
+    id: int = key()
+    name: Name = "x"
+    kind: Kind = Kind.GOOD
+    count: int = 0
+    size: float = 0.0
+    ready: bool = False
+    by_name = ordered("name")
+
+
+class Part:
+    id: int = key(auto=True)
+    thing: int = ref(Thing)
+
+
+def application(function: Callable[..., Any] | None = None) -> App:
+    app = App("things")
+    app.table(Thing)
+    app.table(Part)
+    if function is not None:
+        app.transaction(function)
+    return app
+
+
+def engine_of(app: App) -> tuple[Engine, dict[str, Any]]:
+    region = Region.create(layout_bytes(app), scratch_bytes=SCRATCH_BYTES, name="test")
+    handlers = compiled_handlers(app, region)
+    return Engine.create(app, region, grow=region.allocate, history=1, handlers=handlers), handlers
+
+
+# What is refused --------------------------------------------------------------------------------
+# Each is refused at the line that ends with "# here", with a message that says so.
+
+
+def typo(db: Db) -> int:
+    """table 'thing' has no column 'cuont'; did you mean 'count'?"""
+    return db.thing[1].cuont  # here
+
+
+def typo_in_table(db: Db) -> int:
+    """there is no table 'thnig'; did you mean 'thing'?"""
+    return len(db.thnig)  # here
+
+
+def typo_in_index(db: Db) -> int:
+    """table 'thing' has no index 'by_nmae'; did you mean 'by_name'?"""
+    row = db.thing.by_nmae.first()  # here
+    return 0 if row is None else 1
+
+
+def typo_in_insert(db: Db) -> None:
+    """table 'thing' has no column 'nmae'; did you mean 'name'?"""
+    db.thing.insert(id=1, nmae="a")  # here
+
+
+def typo_in_method(db: Db) -> None:
+    """table 'thing' has no index 'isnert'; did you mean 'insert'?"""
+    db.thing.isnert(id=1)  # here
+
+
+def float_into_int(db: Db) -> None:
+    """thing.count holds int, not float"""
+    db.thing[1].count = 2.5  # here
+
+
+def float_into_int_on_insert(db: Db, size: float) -> None:
+    """thing.count holds int, not float"""
+    db.thing.insert(id=1, count=size)  # here
+
+
+def int_into_bool(db: Db) -> None:
+    """thing.ready holds bool, not int"""
+    db.thing[1].ready = 1  # here
+
+
+def int_into_text(db: Db) -> None:
+    """thing.name holds text, not int"""
+    db.thing[1].name = 1  # here
+
+
+def long_literal(db: Db) -> None:
+    """thing.name holds 8 bytes, too few for 'nine bytes'"""
+    db.thing[1].name = "nine bytes"  # here
+
+
+def key_assigned(db: Db) -> None:
+    """thing.id is part of the key and can't be assigned"""
+    db.thing[1].id = 2  # here
+
+
+def wrong_key(db: Db) -> int:
+    """the key of thing is (id), not (int, int)"""
+    return db.thing[1, 2].count  # here
+
+
+def key_of_text(db: Db, name: Name) -> int:
+    """thing.id holds int, not text(8)"""
+    return db.thing[name].count  # here
+
+
+def value_left_out(db: Db) -> None:
+    """a new row of 'part' needs a value for 'thing'"""
+    db.part.insert()  # here
+
+
+def other_tables_row(db: Db) -> None:
+    """part.delete takes one of its rows, not a row of thing"""
+    db.part.delete(db.thing[1])  # here
+
+
+def caught(db: Db) -> int:
+    """a handler can't catch errors"""
+    try:  # here
+        return db.thing[1].count
+    except Rejected:
+        return 0
+
+
+def formatted(db: Db, number: int) -> None:
+    """f-strings are not compiled"""
+    raise Rejected(f"no_{number}")  # here
+
+
+def made_up_code(db: Db, name: Name) -> None:
+    """the code of a rejection must be a literal"""
+    raise Rejected(name)  # here
+
+
+def any_of(db: Db) -> bool:
+    """generator expressions are not compiled"""
+    return any(row.ready for row in db.thing)  # here
+
+
+def built_list(db: Db) -> int:
+    """lists are not compiled in a transaction"""
+    found = []  # here
+    for row in db.thing:
+        found.append(row.count)
+    return len(found)
+
+
+def enum_called(db: Db) -> int:
+    """Kind() is not compiled; its members compare with ints"""
+    return Kind(db.thing[1].count).value  # here
+
+
+def mixed_numbers(db: Db, count: int) -> float:
+    """make it one of them"""
+    value = 1.5
+    if count > 3:
+        value = 2
+    return value  # here
+
+
+def compared_numbers(db: Db) -> bool:
+    """int < float is not compiled"""
+    return db.thing[1].count < db.thing[1].size  # here
+
+
+def compared_kinds(db: Db) -> bool:
+    """text(8) == int is not compiled"""
+    return db.thing[1].name == 5  # here
+
+
+def searched_tuple(db: Db) -> bool:
+    """`in` is compiled for tables, and for an int in a tuple of ints"""
+    return db.thing[1].name in ("a", "b")  # here
+
+
+def identical(db: Db) -> bool:
+    """`is` compares with None alone"""
+    return db.thing[1] is db.thing[2]  # here
+
+
+def power(db: Db) -> int:
+    """** is not compiled; multiply"""
+    return db.thing[1].count ** 2  # here
+
+
+def rounded(db: Db) -> int:
+    """int() is compiled for ints and bools alone"""
+    return int(db.thing[1].size)  # here
+
+
+def whole_columns(db: Db) -> int:
+    """columns() is for handlers that are not compiled"""
+    return len(db.thing.columns())  # here
+
+
+def read_setting(db: Db) -> int:
+    """SETTINGS is not part of what can be compiled"""
+    return SETTINGS["mutable"]  # here
+
+
+def printed(db: Db) -> None:
+    """print is not part of what can be compiled"""
+    print(db.now)  # here
+
+
+def helped(db: Db) -> int:
+    """table 'thing' has no column 'cuont'; did you mean 'count'?"""
+    return typo(db)
+
+
+REFUSED = [
+    typo,
+    typo_in_table,
+    typo_in_index,
+    typo_in_insert,
+    typo_in_method,
+    float_into_int,
+    float_into_int_on_insert,
+    int_into_bool,
+    int_into_text,
+    long_literal,
+    key_assigned,
+    wrong_key,
+    key_of_text,
+    value_left_out,
+    other_tables_row,
+    caught,
+    formatted,
+    made_up_code,
+    any_of,
+    built_list,
+    enum_called,
+    mixed_numbers,
+    compared_numbers,
+    compared_kinds,
+    searched_tuple,
+    identical,
+    power,
+    rounded,
+    whole_columns,
+    read_setting,
+    printed,
+    helped,
+]
+
+
+@pytest.mark.parametrize("function", REFUSED, ids=lambda function: function.__name__)
+def test_what_can_not_be_compiled_is_refused_with_its_line(function: Callable[..., Any]) -> None:
+    source, first = inspect.getsourcelines(typo if function is helped else function)
+    line = first + next(i for i, text in enumerate(source) if text.endswith("# here\n"))
+    with pytest.raises(DeclarationError) as no, application(function).open(lane="compiled"):
+        pass
+    told = str(no.value)
+    assert told.startswith(f"{inspect.getfile(function)}:{line}: "), told
+    assert str(function.__doc__) in told
+
+
+@pytest.mark.parametrize(
+    ("annotation", "told"),
+    [
+        (str, "say how long it is"),
+        (list[int], "compiled=False"),
+        (dict[str, int], "compiled=False"),
+        (Any, "compiled=False"),
+    ],
+)
+def test_a_parameter_that_words_can_not_hold_is_refused(annotation: Any, told: str) -> None:
+    def handler(db: Db, value: Any) -> None:
+        return None
+
+    handler.__annotations__ = {"db": Db, "value": annotation, "return": None}
+    with pytest.raises(DeclarationError, match=told), application(handler).open(lane="compiled"):
+        pass
+
+
+# What runs --------------------------------------------------------------------------------------
+
+
+def test_handlers_do_not_need_the_interpreter() -> None:
+    """They get no database here: whatever fell back to Python would fail."""
+    engine, handlers = engine_of(bank.app)
+    no_database: Any = None
+    assert set(handlers) == {"transfer"}
+    assert handlers["transfer"](no_database, 1, 2, 300) == 700
+    assert engine.db.account[2].cash == 1_300
+    with pytest.raises(AttributeError):
+        handlers["transfer"](no_database, 1, 2, 5_000)
+
+
+def test_rejections_are_those_of_the_interpreted_lane() -> None:
+    engine, handlers = engine_of(bank.app)
+    for arguments in [(1, 2, 5_000), (1, 2, 0), (1, 999, 5), (-7, 1, 5)]:
+        raised = []
+        for function in (bank.transfer, handlers["transfer"]):
+            with pytest.raises(Rejected) as no:
+                engine.transact(function, *arguments)
+            raised.append(no.value)
+        assert raised[0] == raised[1]
+
+
+def test_memory_is_asked_for() -> None:
+    engine, handlers = engine_of(depot.app)
+    engine.transact(handlers["add_depot"], "A")
+    with pytest.raises(MemoryNeeded):
+        handlers["fill"](engine.db, 1, "A", 1, 600)
+    engine.db.rollback()
+    assert engine.transact(handlers["fill"], 1, "A", 1, 600) == 600
+
+
+def test_a_full_table_and_a_large_transaction_are_rejected() -> None:
+    with Lanes(depot.app) as lanes:
+        assert lanes.call("add_depot", "A") is None
+        assert lanes.call("add_owner", 1, 1.0, True) == 1.0
+        for number in range(2_000):
+            lanes.benches[0].add_parcel(1, "A", str(number))
+            lanes.benches[1].add_parcel(1, "A", str(number))
+        full = ("rejected", "table_full", {"table": "parcel", "capacity": 2_000})
+        assert lanes.check("add_parcel", 1, "A", "one more") == full
+        for bench in lanes.benches:
+            bench._engine.db.space.scratch[at.S_UNDO_LIMIT] = 600
+        large = ("rejected", "transaction_too_large", {})
+        assert lanes.check("fill", 1, "A", 1, 300) == large
+
+
+def test_what_does_not_fit_64_bits_is_computed_by_the_interpreter() -> None:
+    with Lanes(depot.app) as lanes:
+        assert lanes.call("compute", 9, 2**40, 2**40) == 1
+        too_large = lanes.call("compute", 2, 2**40, 2**40)
+        assert too_large[0] == "server_error"
+        lanes.call("add_owner", 1, 1.0, True)
+        before = [bench.fingerprint() for bench in lanes.benches]
+        code, name, details = lanes.check("store_large", 1, 2**40)
+        assert (code, name, details["value"]) == ("rejected", "bad_value", str(2**80))
+        assert before == [bench.fingerprint() for bench in lanes.benches]
+
+
+def test_a_deleted_row_is_never_read() -> None:
+    engine, handlers = engine_of(depot.app)
+    engine.transact(handlers["add_depot"], "A")
+    engine.transact(handlers["add_owner"], 1, 1.0, True)
+    number = engine.transact(handlers["add_parcel"], 1, "A", "a")
+    with pytest.raises(StaleRow) as stale:
+        engine.transact(handlers["use_deleted"], number)
+    assert "depot.py" in str(stale.traceback[-2].path)  # the traceback is the handler's own
+    assert engine.transact(handlers["drop"], number) == 0
+
+
+def test_rows_and_records_come_back_as_what_they_are() -> None:
+    engine, handlers = engine_of(depot.app)
+    engine.transact(handlers["add_depot"], "Ä", "twenty characters ..")
+    engine.transact(handlers["add_owner"], 7, 2.5, True)
+    assert engine.transact(handlers["give_back"], 7) == engine.db.owner[7]
+    number = engine.transact(handlers["add_parcel"], 7, "Ä", "a", -1, 11.0)
+    told = engine.transact(handlers["summarize"], number)
+    assert told == (1, "twenty characters ..", depot.State.SENT, (7, 21.5), True)
+    assert type(told) is depot.Summary
+    assert type(told.point) is depot.Point
+    assert type(told.state) is depot.State
+    with pytest.raises(Rejected) as no:
+        engine.transact(handlers["move"], "Ä", "Ä", 5)
+    details = {"depot": "Ä", "name": "literal", "state": depot.State.LOST, "nothing": None}
+    assert no.value == Rejected("same_depot", **details)
+
+
+def test_another_capacity_runs_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_handlers(bank.app, Region.create(layout_bytes(bank.app), scratch_bytes=SCRATCH_BYTES))
+    monkeypatch.setattr(
+        "diptych.store.compiled.handlers.compile_operation", lambda *given: pytest.fail("compiled")
+    )
+    capacities = {"account": 777}
+    size_bytes = layout_bytes(bank.app, capacities)
+    region = Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="test")
+    handlers = compiled_handlers(bank.app, region)
+    engine = Engine.create(bank.app, region, grow=region.allocate, history=1, capacities=capacities)
+    assert engine.transact(handlers["transfer"], 1, 2, 10) == 990
+
+
+def test_an_app_that_compiles_leaves_out_who_opts_out() -> None:
+    _, handlers = engine_of(depot.app)
+    transactions = {op.name for op in depot.app.operations if op.kind == "transaction"}
+    assert transactions - set(handlers) == {"by_hand"}
+
+
+@pytest.fixture(autouse=True)
+def regions_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close every region that a test has opened by itself."""
+    made: list[Region] = []
+    create = Region.create.__func__  # type: ignore[attr-defined]  # a class method has one
+
+    def remembered(cls: type[Region], *given: Any, **named: Any) -> Region:
+        made.append(create(cls, *given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(Region, "create", classmethod(remembered))
+    yield
+    for region in made:
+        region.close()
