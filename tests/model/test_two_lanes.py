@@ -153,6 +153,12 @@ ARGUMENTS: dict[str, Any] = {
     "compute_float": lambda s: (s.choice(INTS), s.choice(INTS), s.choice([0.1, 1e300, -0.0])),
     "store_large": lambda s: (s.randrange(60), s.choice(INTS)),
     "compare_text": lambda s: (s.choice([*NAMES, *CODES]), s.choice(CODES)),
+    "truths": lambda s: (
+        s.randrange(60),
+        s.choice([None, 0, 5]),
+        s.choice([None, *NAMES]),
+        s.choice([0.0, -0.0, 0.5]),
+    ),
     "fail": lambda s: (s.randrange(5),),
     "by_hand": lambda s: (),
 }

@@ -196,6 +196,9 @@ class Gateway:
         if self._writer is not None and self._met:
             taken = min(count, self._writer.room())
             if taken > 0:
+                if self.queries.current and self._is_current(self.queries.current.sequence):
+                    # Until now nothing was missing, however long ago the image was cut.
+                    self.queries.renew(time.monotonic_ns())
                 self._writer.forward(buffer, first, taken, connection.number)
             return taken
         data = bytes(buffer.view[buffer.starts[first] : buffer.starts[first + count]])

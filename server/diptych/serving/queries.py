@@ -200,6 +200,11 @@ class Queries:
         old = Hold(before.image, before.epoch)
         return [] if old in self.in_use() else [old]
 
+    def renew(self, time_ns: int) -> None:
+        """The current image shows all that there was at `time_ns`."""
+        if self.current is not None:
+            self.current = self.current._replace(time_ns=time_ns)
+
     def in_use(self) -> set[Hold]:
         """The current image, and those that readers are on."""
         used = {reader.hold for reader in self.readers.values() if reader.hold is not None}

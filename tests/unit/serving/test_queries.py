@@ -351,3 +351,11 @@ def test_random_days_end_with_every_query_answered_once(seed: int) -> None:
     for number in list(queries.readers):
         kill(number)
     assert published - free == queries.in_use() == {Hold(epoch % 3, epoch)}
+
+
+def test_an_image_to_which_nothing_was_missing_is_not_old() -> None:
+    desk = Desk()
+    desk.queries.renew(777)
+    desk.arrive()
+    ((_, run, _),) = desk.queries.dispatch(1000)
+    assert (run.image, run.epoch, run.sequence, run.time_ns) == (0, 1, 10, 777)

@@ -234,6 +234,11 @@ def printed(db: Db) -> None:
     print(db.now)  # here
 
 
+def catching(db: Db) -> int:
+    """a handler can't catch errors"""
+    return caught(db)
+
+
 def helped(db: Db) -> int:
     """table 'thing' has no column 'cuont'; did you mean 'count'?"""
     return typo(db)
@@ -271,13 +276,15 @@ REFUSED = [
     whole_columns,
     read_setting,
     printed,
+    catching,
     helped,
 ]
 
 
 @pytest.mark.parametrize("function", REFUSED, ids=lambda function: function.__name__)
 def test_what_can_not_be_compiled_is_refused_with_its_line(function: Callable[..., Any]) -> None:
-    source, first = inspect.getsourcelines(typo if function is helped else function)
+    guilty = {helped: typo, catching: caught}.get(function, function)
+    source, first = inspect.getsourcelines(guilty)
     line = first + next(i for i, text in enumerate(source) if text.endswith("# here\n"))
     with pytest.raises(DeclarationError) as no, application(function).open(lane="compiled"):
         pass
@@ -291,6 +298,7 @@ def test_what_can_not_be_compiled_is_refused_with_its_line(function: Callable[..
     [
         (str, "say how long it is"),
         (list[int], "compiled=False"),
+        (tuple[int, ...], "compiled=False"),
         (dict[str, int], "compiled=False"),
         (Any, "compiled=False"),
     ],

@@ -109,6 +109,8 @@ UNCOMPILED: dict[Any, str] = {
     operator.ipow: "** is not compiled; multiply",
     operator.matmul: "@ is not compiled",
     operator.imatmul: "@ is not compiled",
+    operator.invert: "~ is not compiled; write -x - 1",
+    operator.pos: "a plus sign is not compiled; leave it out",
 }
 
 

@@ -26,6 +26,7 @@ from numba.core.untyped_passes import IRProcessing
 from diptych.schema import INT_MAX, INT_MIN
 from diptych.store.compiled import comparisons, exact, indexes, rejections, tables
 from diptych.store.compiled.rows import column_of
+from diptych.store.compiled.source import check_source
 from diptych.store.compiled.types import Refused, RowType, TableType
 from diptych.store.compiled.values import check, inner, number_kind, spoken
 from diptych_client.errors import Rejected
@@ -38,8 +39,12 @@ _dispatchers: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()
 
 
 def dispatcher_of(function: Any) -> Any:
-    """A plain function as one that Numba compiles with the passes of this module."""
+    """A plain function as one that Numba compiles with the passes of this module.
+
+    Errors: Refused, for statements that never compile.
+    """
     if function not in _dispatchers:
+        check_source(function)
         options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         _dispatchers[function] = numba.njit(pipeline_class=HandlerCompiler, **options)(function)
     return _dispatchers[function]
@@ -99,7 +104,11 @@ class ReplaceForHandlers(FunctionPass):
             function = exact.IN_PLACE.get(expr.fn, expr.fn)
             if function in exact.UNCOMPILED:
                 raise Refused(exact.UNCOMPILED[function], inst.loc)
-        if function in REPLACED:
+        if expr.op == "unary" and expr.fn is operator.not_:
+            truth = ir.Assign(inst.value, _temporary(inst, "$truth"), inst.loc)
+            yield from _called(truth, bool, [expr.value])
+            yield ir.Assign(ir.Expr.unary(expr.fn, truth.target, inst.loc), inst.target, inst.loc)
+        elif function in REPLACED:
             operands = [expr.value] if expr.op == "unary" else [expr.lhs, expr.rhs]
             yield from _called(inst, REPLACED[function], operands)
         else:
@@ -149,9 +158,13 @@ def _assigned(inst: Any, value: Any) -> Any:
     return ir.Assign(ir.Global(inst.target.name, value, inst.loc), inst.target, inst.loc)
 
 
+def _temporary(inst: Any, name: str) -> Any:
+    return ir.Var(inst.target.scope, ir_utils.mk_unique_var(name), inst.loc)
+
+
 def _called(inst: Any, function: Any, arguments: list[Any]) -> Iterator[Any]:
     """`inst.target = function(*arguments)`."""
-    name = ir.Var(inst.target.scope, ir_utils.mk_unique_var("$called"), inst.loc)
+    name = _temporary(inst, "$called")
     yield ir.Assign(ir.Global(function.__name__, function, inst.loc), name, inst.loc)
     yield ir.Assign(ir.Expr.call(name, arguments, (), inst.loc), inst.target, inst.loc)
 

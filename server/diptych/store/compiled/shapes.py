@@ -35,7 +35,7 @@ def argument_type(value: ValueType, place: str) -> types.Type:
     if value.is_record:
         parts = [argument_type(part, f"{place}.{name}") for name, part in value.fields]
         return types.BaseTuple.from_types(parts, value.base)
-    if value.base is tuple and value.arguments:
+    if value.base is tuple and value.arguments and not value.repeated:
         parts = [argument_type(part, f"{place}[]") for part in value.arguments]
         return types.BaseTuple.from_types(parts)
     cure = "declare the handler with compiled=False"

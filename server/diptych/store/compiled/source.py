@@ -1,7 +1,7 @@
 """What a handler's source tells before it is compiled: statements that never are, and the cure.
 
-Numba refuses these as well, later and in its own words; some of them it would compile to something
-else. Knows Python's grammar alone.
+Numba refuses most of these as well, later and in its own words; some it would compile to something
+else. Handlers and the helpers they call are judged alike. Knows Python's grammar alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from diptych.errors import DeclarationError
+from numba.core import ir
+
+from diptych.store.compiled.types import Refused
 
 REFUSED: dict[type[ast.AST], str] = {
     ast.Try: "a handler can't catch errors: it would keep half of its writes; test before you act",
@@ -44,7 +46,7 @@ def place_of(function: Callable[..., Any]) -> str:
 
 
 def check_source(function: Callable[..., Any]) -> None:
-    """Refuse statements that can't be compiled. Errors: DeclarationError, with file and line."""
+    """Refuse statements that can't be compiled. Errors: Refused, with file and line."""
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -58,5 +60,4 @@ def check_source(function: Callable[..., Any]) -> None:
             cure = REFUSED.get(type(node))
         if cure is not None:
             line = first + getattr(node, "lineno", 1) - 1
-            place = f"{function.__code__.co_filename}:{line}"
-            raise DeclarationError(f"{place}: can't be compiled: {cure}")
+            raise Refused(cure, ir.Loc(function.__code__.co_filename, line))

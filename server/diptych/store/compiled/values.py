@@ -175,7 +175,9 @@ class _Truth(AbstractTemplate):
     """Rows are true, text is when it is not empty, and None is not."""
 
     def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 1 and isinstance(inner(args[0]), RowType | TextType):
+        found = inner(args[0])
+        optional = isinstance(args[0], types.Optional) and number_kind(found) is not None
+        if optional or isinstance(found, RowType | TextType):
             return signature(types.boolean, *args)
         return None
 
