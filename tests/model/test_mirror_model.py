@@ -188,7 +188,7 @@ class Schedule:
 
 
 @pytest.mark.parametrize("tracker_kind", [KernelTracker, CompareTracker])
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(data=st.data(), steps=st.integers(1, 60))
 def test_every_image_equals_the_region(
     tracker_kind: type[KernelTracker], data: st.DataObject, steps: int

@@ -346,8 +346,6 @@ class StoreKernels(RuleBasedStateMachine):
 StoreKernels.TestCase.settings = settings(
     max_examples=5 if numba.config.DISABLE_JIT else 50,
     stateful_step_count=40,
-    derandomize=True,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

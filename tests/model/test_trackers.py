@@ -107,9 +107,9 @@ class CompareMachine(TrackerMachine):
 
 TestKernelTracker = KernelMachine.TestCase
 TestKernelTracker.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, derandomize=True
+    max_examples=80, stateful_step_count=40
 )
 TestCompareTracker = CompareMachine.TestCase
 TestCompareTracker.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, derandomize=True
+    max_examples=80, stateful_step_count=40
 )

@@ -72,6 +72,7 @@ class Summary(NamedTuple):
 
 class Missing(NamedTuple):
     at: int | None
+    why: Name | None = None
 
 
 @app.transaction
@@ -246,7 +247,11 @@ def give_back(db: Db, id: int) -> Owner:
 def maybe(db: Db, price: int | None, name: Name | None, point: Point | None = None) -> Missing:
     if name is not None and name == "fail":
         raise Rejected(UNKNOWN, price=price, name=name)
-    return Missing(point.x if point is not None and point.x > 0 else price)
+    if point is not None and point.x > 0:
+        return Missing(point.x)
+    if price == 5:
+        return Missing(why="five", at=None)
+    return Missing(price, name)
 
 
 @app.transaction

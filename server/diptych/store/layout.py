@@ -26,6 +26,7 @@ from diptych.store.words import PAGE_WORDS
 MAGIC = int.from_bytes(b"DIPTYCH\0", "little")
 FORMAT = 1
 BUCKETS_FIRST = 8
+ORDERS = {"text": 1, "float": 2}  # X_TEXT, by the kind of the column; all else compares as int
 ROWS_FIRST = PAGE_WORDS  # a page of each column
 NODES_FIRST = 4  # a page of nodes
 ROWS_STEP_MAX = 1 << 20  # rows are doubled up to this step, so that growth never takes long
@@ -104,7 +105,7 @@ class Layout:
         for index in table.indexes:
             x, columns = index.descriptor, index.spec.columns
             values = [c.first_word + i for c in columns for i in range(c.words)]
-            texts = [int(c.kind == "text") for c in columns for i in range(c.words)]
+            texts = [ORDERS.get(c.kind, 0) for c in columns for i in range(c.words)]
             words[x + at.X_STATE], words[x + at.X_TABLE] = index.state, t
             words[x + at.X_KEYS], words[x + at.X_UNIQUE] = len(values), int(index.spec.unique)
             words[x + at.X_NODES], words[x + at.X_NODES_MAX] = index.nodes, index.nodes_max

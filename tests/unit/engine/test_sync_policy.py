@@ -57,7 +57,7 @@ def test_idling_does_not_save_up_for_a_burst() -> None:
     assert plan.delay_ns(10_000 * MS, demanded=True) == 10 * MS
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     duty=st.floats(0.01, 1.0),
     costs_ns=st.lists(st.integers(0, 50 * MS), min_size=2, max_size=40),

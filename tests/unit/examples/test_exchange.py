@@ -18,7 +18,7 @@ BUY, SELL = Side.BUY, Side.SELL
 ALICE, BOB, CAROL = 1, 2, 3
 
 
-@pytest.fixture(params=["interpreted"])
+@pytest.fixture(params=["interpreted", "compiled"])
 def exchange(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Alice has cash, Bob has shares, Carol has both; every invariant is checked at each step."""
     with app.open(lane=request.param, now=1_000, check=True) as exchange:

@@ -394,7 +394,6 @@ def test_rows_and_records_come_back_as_what_they_are() -> None:
     assert told == (1, "twenty characters ..", depot.State.SENT, (7, 21.5), True)
     assert type(told) is depot.Summary
     assert type(told.point) is depot.Point
-    assert type(told.state) is depot.State
     with pytest.raises(Rejected) as no:
         engine.transact(handlers["move"], "Ä", "Ä", 5)
     details = {"depot": "Ä", "name": "literal", "state": depot.State.LOST, "nothing": None}

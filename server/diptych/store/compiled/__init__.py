@@ -6,9 +6,9 @@ that breaks. Compiled is a subset: what compiles gives the interpreted result, o
 asked.
 
 `types` and `values` say what values are, `rows`, `tables` and `indexes` what handlers do with them;
-`exact`, `comparisons` and `rejections` replace operators and raises; `source` refuses what never
-compiles; `pipeline` puts that into Numba's compiler; `shapes` and `handlers` make callables of it,
-over `native`, which reaches words and kernels.
+`exact`, `comparisons`, `records` and `rejections` replace operators, calls and raises; `source`
+refuses what never compiles; `pipeline` puts that into Numba's compiler; `shapes` and `handlers`
+make callables of it, over `native`, which reaches words and kernels.
 """
 
 from __future__ import annotations

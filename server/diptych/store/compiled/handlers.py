@@ -21,7 +21,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numba
-from numba.core import types
+from numba.core import config, types
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
@@ -29,8 +29,8 @@ from diptych.app import App, Operation
 from diptych.errors import DeclarationError
 from diptych.memory import Region
 from diptych.schema import MISSING
+from diptych.store import calls
 from diptych.store import layout as layouts
-from diptych.store import undo
 from diptych.store import words as at
 from diptych.store.compiled.native import (
     STATUS_FAULT,
@@ -80,6 +80,8 @@ def compiled_handlers(app: App, region: Region) -> dict[str, Handler]:
     all of them, since its lane was chosen from outside. Errors: DeclarationError, with file and
     line, for a handler that can't be compiled. Compiling takes seconds, once a process.
     """
+    if config.DISABLE_JIT:
+        raise DeclarationError("the compiled lane can't run with NUMBA_DISABLE_JIT")
     if app not in _compiled:
         tables = layouts.plan(list(app.tables.values())).tables
         db = DbType(f"{app.name}#{next(_tags)}", tables)
@@ -222,6 +224,6 @@ def failed(code: int, function: Handler, db: Database, arguments: tuple[Any, ...
     if code == at.REJECTED:
         raise rejection(db.space.scratch[at.S_CALL_REASON], db)
     if code in INTERPRETED_CODES:
-        undo.rollback(db.space.words, db.space.scratch[at.S_CALL_MARK])
+        calls.rollback(db.space.words, db.space.scratch[at.S_CALL_MARK])
         return function(db, *arguments)
     raise store_fault(code, db)

@@ -25,6 +25,7 @@ from numba.core.untyped_passes import IRProcessing
 
 from diptych.schema import INT_MAX, INT_MIN
 from diptych.store.compiled import comparisons, exact, indexes, rejections, tables
+from diptych.store.compiled.records import is_record, make_record, record_call
 from diptych.store.compiled.rows import column_of
 from diptych.store.compiled.source import check_source
 from diptych.store.compiled.types import Refused, RowType, TableType
@@ -100,6 +101,11 @@ class ReplaceForHandlers(FunctionPass):
             if isinstance(kind, type) and issubclass(kind, IntEnum):
                 cure = "its members compare with ints"
                 raise Refused(f"{kind.__name__}() is not compiled; {cure}", inst.loc)
+            if is_record(kind):
+                before, arguments = record_call(kind, inst, expr)
+                yield from before
+                yield from _called(inst, make_record, arguments)
+                return
         if expr.op in ("binop", "inplace_binop", "unary"):
             function = exact.IN_PLACE.get(expr.fn, expr.fn)
             if function in exact.UNCOMPILED:
@@ -135,8 +141,7 @@ def known(value: Any, name: str, loc: Any) -> Any:
     if value is abs:
         return exact.OPERATORS[abs]
     if isinstance(value, type):
-        record = issubclass(value, tuple) and hasattr(value, "_fields")
-        if record or issubclass(value, IntEnum | BaseException) or value in BUILTINS:
+        if is_record(value) or issubclass(value, IntEnum | BaseException) or value in BUILTINS:
             return value
     elif isinstance(value, ModuleType) or value is len or value in (min, max) or is_plain(value):
         return value

@@ -1,0 +1,19 @@
+"""For all tests: hypothesis without timings and without chance, so that a test says the same twice.
+
+DIPTYCH_SEED=random looks at other examples than the usual ones; a failure prints how to repeat it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile(
+    "diptych",
+    deadline=None,
+    derandomize=os.environ.get("DIPTYCH_SEED") != "random",
+    print_blob=True,
+    database=None,
+)
+settings.load_profile("diptych")
