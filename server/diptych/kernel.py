@@ -4,19 +4,70 @@ A kernel is a free function over arrays and integers: everything that happens pe
 per row in bulk is one. It knows nothing of objects, processes or policy, and calls only kernels.
 With `NUMBA_DISABLE_JIT=1` kernels run as plain Python, so that they can be debugged and covered.
 
+The cache lives in a directory named after a hash of all sources that kernels are made of, since
+Numba itself looks at a kernel's own file alone: a constant changed elsewhere would leave kernels
+compiled with the old one. `NUMBA_CACHE_DIR` says where these directories are kept.
+
 Giving up the interpreter lock and taking it again costs more (0.12 us) than most kernels take to
 run, so only `bulk_kernel`s do.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from numba import types
 
+KERNEL_SOURCES = ("kernel.py", "memory/*.py", "store/*.py", "serving/frames.py", "loadtest/*.py")
+"""Where kernels are, and whatever they take constants from. A test compares it with the imports."""
+CACHES_KEPT = 8
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _cache_directory() -> Path | None:
+    """The directory for these sources, made if need be; None where nothing can be kept safely."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in KERNEL_SOURCES for path in package.glob(pattern)):
+        digest.update(path.read_bytes())
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    private = Path(tempfile.gettempdir()) / f"diptych-{os.getuid()}"
+    for base in [Path(given)] if given else [Path(home) / "diptych", private]:
+        try:
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Cached code is run: nobody else may have put it there.
+            if base.stat().st_uid not in (os.getuid(), 0) or not os.access(base, os.W_OK):
+                continue
+            chosen = base / digest.hexdigest()[:16]
+            chosen.mkdir(exist_ok=True)
+            os.utime(chosen)
+        except OSError:
+            continue
+        _forget_old(base, chosen)
+        return chosen
+    return None
+
+
+def _forget_old(base: Path, chosen: Path) -> None:
+    """Keep the caches used last: each change to a kernel leaves one behind."""
+    with contextlib.suppress(OSError):
+        caches = [path for path in base.iterdir() if len(path.name) == len(chosen.name)]
+        for path in sorted(caches, key=lambda path: path.stat().st_mtime)[:-CACHES_KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+CACHE_DIRECTORY = _cache_directory()
+numba.config.CACHE_DIR = str(CACHE_DIRECTORY or "")  # empty: Numba's own choice
 
 
 def kernel(function: F) -> F:
