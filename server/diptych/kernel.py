@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import numba
 from numba import types
+from numba.core import config
 
 KERNEL_SOURCES = ("kernel.py", "memory/*.py", "store/*.py", "serving/frames.py", "loadtest/*.py")
 """Where kernels are, and whatever they take constants from. A test compares it with the imports."""
@@ -67,7 +68,7 @@ def _forget_old(base: Path, chosen: Path) -> None:
 
 
 CACHE_DIRECTORY = _cache_directory()
-numba.config.CACHE_DIR = str(CACHE_DIRECTORY or "")  # empty: Numba's own choice
+config.CACHE_DIR = str(CACHE_DIRECTORY or "")  # empty: Numba's own choice
 
 
 def kernel(function: F) -> F:
