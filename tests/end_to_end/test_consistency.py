@@ -1,7 +1,7 @@
 """Money and shares are conserved, and every index agrees with its table, on every image.
 
-Orders and transfers run at full speed, with a sync every 2 ms, while two clients check whatever image
-they get. DIPTYCH_SOAK_S says for how many seconds (8; the release runs 60).
+Orders and transfers run at full speed, with a sync every 2 ms, while two clients check whatever
+image they get. DIPTYCH_SOAK_S says for how many seconds (8; the release runs 60).
 """
 
 from __future__ import annotations

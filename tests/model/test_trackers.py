@@ -106,10 +106,6 @@ class CompareMachine(TrackerMachine):
 
 
 TestKernelTracker = KernelMachine.TestCase
-TestKernelTracker.settings = settings(
-    max_examples=80, stateful_step_count=40
-)
+TestKernelTracker.settings = settings(max_examples=80, stateful_step_count=40)
 TestCompareTracker = CompareMachine.TestCase
-TestCompareTracker.settings = settings(
-    max_examples=80, stateful_step_count=40
-)
+TestCompareTracker.settings = settings(max_examples=80, stateful_step_count=40)

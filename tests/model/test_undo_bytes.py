@@ -103,6 +103,7 @@ class Model:
 
     def __init__(self, rows: dict[tuple[str, int], dict[str, Any]]) -> None:
         self.rows = {each: dict(row) for each, row in rows.items()}
+        self.room = CAPACITY - len(rows)  # slots freed by a transaction are of use after it
 
     def index(self, name: str) -> SortedDict:
         return SortedDict({(self.place(name, at), at): at for at in self.rows})
@@ -120,7 +121,7 @@ class Model:
     def insert(self, at: tuple[str, int], values: dict[str, Any]) -> None:
         if at in self.rows:
             raise Rejected("duplicate_key", table="thing", key=list(at))
-        if len(self.rows) == CAPACITY:
+        if self.room == 0:
             raise Rejected("table_full", table="thing", capacity=CAPACITY)
         self.rows[at] = DEFAULTS | values
         try:
@@ -128,6 +129,7 @@ class Model:
         except Rejected:
             del self.rows[at]
             raise
+        self.room -= 1
 
     def get_or_insert(self, at: tuple[str, int], values: dict[str, Any]) -> None:
         if at not in self.rows:

@@ -41,6 +41,10 @@ def layer(module: str) -> str | None:
     return ".".join(module.split(".")[:2]) if module.startswith("diptych.") else None
 
 
+def for_type_checkers(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test)
+
+
 def runtime_imports(body: list[ast.stmt]) -> Iterator[str]:
     """Modules imported when a module is, leaving out those for type checkers alone."""
     for statement in body:
@@ -49,9 +53,7 @@ def runtime_imports(body: list[ast.stmt]) -> Iterator[str]:
         elif isinstance(statement, ast.ImportFrom) and statement.module:
             yield statement.module
             yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
-        elif isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.dump(statement.test):
-            yield from runtime_imports(statement.body)
-        elif isinstance(statement, ast.Try):
+        elif isinstance(statement, ast.If | ast.Try) and not for_type_checkers(statement):
             yield from runtime_imports(statement.body)
 
 
