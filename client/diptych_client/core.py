@@ -398,7 +398,10 @@ class Core:
         self.operations, self._fingerprint = operations, fingerprint
         self.app, self.server_version = str(welcome["app"]), str(welcome["server"])
         self.session = int(welcome["session"])
-        self._take_history(int(welcome["history"]), int(welcome["sequence"]))
+        if not (self.history and self.sequence):
+            self._take_history(int(welcome["history"]), int(welcome["sequence"]))
+        # Else, should it be another one, the next query asks by the old one and is told so: a
+        # caller whose acknowledged work may be gone must hear of it.
         self.limits = limits
         self.transactions.in_flight_max = limits.transactions_in_flight
         self.queries.in_flight_max = limits.queries_in_flight

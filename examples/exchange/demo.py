@@ -23,13 +23,13 @@ from rich.live import Live
 
 from diptych import AsyncClient, DiptychError
 from diptych.testing import running
-from exchange.demo_view import Figures, show_line, show_summary, table
+from exchange.demo_view import Figures, screen, show_line, show_summary
 from exchange.flow import SYMBOLS, Flow
 from exchange.player import Player
 from exchange.schema import Side, app
 from exchange.tape import SYMBOL, TapeError, open_tape, read_events, run_setup, tape_setup
 
-SECONDS = 20.0
+SECONDS = 15.0
 WATCHERS = 2
 CONNECTIONS = 50
 IN_FLIGHT = 32
@@ -165,14 +165,16 @@ def _shower(figures: Figures, stack: ExitStack) -> Callable[[], None]:
     """How to show figures: a live table on a terminal, plain lines elsewhere."""
     if not sys.stdout.isatty():
         return lambda: show_line(figures)
-    live = stack.enter_context(Live(table(figures), auto_refresh=False))
-    return lambda: live.update(table(figures), refresh=True)
+    live = stack.enter_context(Live(screen(figures), auto_refresh=False))
+    return lambda: live.update(screen(figures), refresh=True)
 
 
 async def _repeat(show: Callable[[], None], demo: Demo) -> None:
     while not demo.over:
-        show()
+        if demo.figures.transactions:  # before, everything is zero
+            show()
         await asyncio.sleep(REFRESH_S)
+    show()
 
 
 def main(words: list[str] | None = None) -> int:
@@ -180,7 +182,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "--tape", type=Path, metavar="FILE", help="play this instead of made-up flow"
     )
-    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="(20)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="(15)")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, metavar="N", help="(50)")
     arguments = parser.parse_args(words)
     failed = False
@@ -195,7 +197,11 @@ def main(words: list[str] | None = None) -> int:
         if arguments.tape:
             offering = play_tape(demo, arguments.tape, arguments.seconds)
         else:
-            print(f"opening {Flow().accounts} accounts in {len(symbols)} symbols ...", flush=True)
+            print(
+                f"opening {Flow().accounts} accounts in {len(symbols)} symbols, "
+                f"then {arguments.connections} connections for {arguments.seconds:g} s ...",
+                flush=True,
+            )
             offering = offer_flow(demo, arguments.seconds, arguments.connections)
         try:
             asyncio.run(run(demo, offering, _shower(demo.figures, stack)))

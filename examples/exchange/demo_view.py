@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from diptych.loadtest.latency import BINS, Counters, bin_of, summary_us
 from exchange.player import Tally
 from exchange.schema import Average, Conservation
 
 Market = tuple[int | None, int | None, Average]
+
+NAMES = ("p50", "p99", "p99.9", "max")
+MARKETS_SHOWN = 10  # so that all fits on a terminal of 24 lines
 
 
 def _counters() -> Counters:
@@ -84,7 +89,8 @@ class Figures:
 
     def report(self, said: dict[str, Any]) -> None:
         """The load test's own report."""
-        self.seconds, self.transactions_rate = said["seconds"], said["transactions_rate"]
+        self.elapsed_s = self.seconds = said["seconds"]
+        self.transactions_rate = said["transactions_rate"]
         self.latency_us = said["transactions_latency_us"]
         for name, operation in said["operations"].items():
             self.expected += operation["calls"]
@@ -98,7 +104,8 @@ class Figures:
 
     def played(self, tally: Tally, seconds: float) -> None:
         """A tape was played to its end."""
-        self.seconds, self.transactions = seconds, tally.calls
+        self.elapsed_s = self.seconds = seconds
+        self.transactions = tally.calls
         self.transactions_rate = tally.calls / seconds
         self.latency_us = summary_us(tally.latencies)
         self.outcomes.update(tally.outcomes)
@@ -107,7 +114,9 @@ class Figures:
 
     @property
     def queries_rate(self) -> float:
-        return self.queries / self.watched_s if self.watched_s else 0.0
+        if not self.began_s:
+            return 0.0
+        return self.queries / (self.watched_s or time.perf_counter() - self.began_s)
 
     @property
     def accounted(self) -> bool:
@@ -148,14 +157,15 @@ class Figures:
         }
 
 
-def table(figures: Figures) -> Table:
-    """The live table of a terminal."""
-    sync = figures.sync
-    ages = summary_us(figures.ages)
-    shown = Table(title="exchange", caption=_line(figures), title_justify="left", expand=False)
+def screen(figures: Figures) -> Group:
+    """What a terminal shows: the markets traded most, and below how the server does."""
+    shown = Table(expand=False)
     for name in ("symbol", "bid", "ask", "average", "volume", "trades"):
         shown.add_column(name, justify="left" if name == "symbol" else "right")
-    for symbol, (bid, ask, average) in sorted(figures.markets.items()):
+    markets = figures.markets.items()
+    for symbol, (bid, ask, average) in sorted(
+        sorted(markets, key=lambda item: -item[1][2].trades)[:MARKETS_SHOWN]
+    ):
         shown.add_row(
             symbol,
             _price(bid),
@@ -164,12 +174,16 @@ def table(figures: Figures) -> Table:
             f"{average.volume:,}",
             f"{average.trades:,}",
         )
-    shown.add_section()
-    pause = sync.get("pause_us", {})
-    shown.add_row("syncs", f"{sync.get('syncs', 0):,}")
-    shown.add_row("pause ms", *(_ms(pause.get(name)) for name in ("p50", "p99", "max")))
-    shown.add_row("staleness ms", *(_ms(ages[name]) for name in ("p50", "p99", "max")))
-    return shown
+    rows = [
+        ("transactions", f"{figures.transactions_rate:>10,.0f} /s  ({figures.transactions:,})"),
+        ("queries", f"{figures.queries_rate:>10,.0f} /s  ({figures.queries:,})"),
+        ("staleness ms", _percentiles(summary_us(figures.ages), NAMES)),
+        ("pause ms", _percentiles(figures.sync.get("pause_us", {}), ("p50", "p99", "max"))),
+        ("images", f"{len(figures.images):>10,}  checked: {_held(figures)}"),
+    ]
+    lines = [f"{name:<16}{text}" for name, text in rows]
+    text = Text("\n".join([f"after {figures.elapsed_s:.0f} s", *lines]), no_wrap=True)
+    return Group(shown, text)
 
 
 def show_line(figures: Figures) -> None:
@@ -178,17 +192,21 @@ def show_line(figures: Figures) -> None:
 
 
 def _line(figures: Figures) -> str:
-    held = "books balance" if not figures.broken else "BOOKS DO NOT BALANCE"
     return (
         f"{figures.elapsed_s:5.1f} s  {figures.transactions:>10,} transactions "
         f"{figures.transactions_rate:>9,.0f} /s  {figures.queries:>8,} queries  "
-        f"{figures.sync.get('syncs', 0):>6,} syncs  {len(figures.images):>4} images: {held}"
+        f"{figures.sync.get('syncs', 0):>6,} syncs  "
+        f"{len(figures.images):>4} images: {_held(figures)}"
     )
+
+
+def _held(figures: Figures) -> str:
+    return "books balance" if not figures.broken else "BOOKS DO NOT BALANCE"
 
 
 def show_summary(figures: Figures) -> int:
     """Print the summary and the line of JSON; the exit code."""
-    sync, names = figures.sync, ("p50", "p99", "p99.9", "max")
+    sync, names = figures.sync, NAMES
     rows = [
         ("transactions", f"{figures.transactions_rate:>10,.0f} /s  ({figures.transactions:,})"),
         ("queries", f"{figures.queries_rate:>10,.0f} /s  ({figures.queries:,})"),

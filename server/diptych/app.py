@@ -295,7 +295,10 @@ class App:
         given = self._parameters(handler, where)
         name = handler.__name__
         if name in diptych_client.RESERVED_NAMES or name[0] in "_<":
-            raise DeclarationError(f"{where}: an operation can't be called {name!r}")
+            raise DeclarationError(
+                f"{where}: an operation can't be called {name!r}: clients have that name already, "
+                "or it begins with an underscore"
+            )
         if any(name == operation.name for operation in self.operations):
             raise DeclarationError(f"{where}: there is an operation {name!r} already")
         hints = type_hints(handler, where)

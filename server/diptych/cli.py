@@ -30,16 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"diptych {diptych.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = words[0] if words and words[0] in COMMANDS else None
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
-        if name == chosen:
-            module = importlib.import_module(f"diptych.commands.{name}")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
-    parsed = parser.parse_args(words)
+        commands.add_parser(name, help=summary)
+    if not words or words[0] not in COMMANDS:
+        parser.parse_args(words)  # prints help or the version, or complains; and ends
+    name = words.pop(0)
+    # Without abbreviations: what is short for one option today may be short for two tomorrow.
+    command = argparse.ArgumentParser(
+        prog=f"diptych {name}", description=COMMANDS[name], allow_abbrev=False
+    )
+    module = importlib.import_module(f"diptych.commands.{name}")
+    module.add_arguments(command)
+    # Options may stand anywhere between the words: diptych call --json transfer 1 2 50.
+    parsed = command.parse_intermixed_args(words)
     try:
-        return int(parsed.run(parsed))
+        return int(module.run(parsed))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -15,9 +15,12 @@ run, so only `bulk_kernel`s do.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +35,8 @@ KERNEL_SOURCES = ("kernel.py", "memory/*.py", "store/*.py", "serving/frames.py",
 CACHES_KEPT = 8
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("diptych.kernel")
 
 
 def _cache_directory() -> Path | None:
@@ -71,6 +76,14 @@ CACHE_DIRECTORY = _cache_directory()
 config.CACHE_DIR = str(CACHE_DIRECTORY or "")  # empty: Numba's own choice
 
 
+@functools.cache
+def _announce_compiling() -> None:
+    """Say why nothing happens for a while, once, where nothing of this Python's is cached."""
+    kept = f"*.py{sys.version_info.major}{sys.version_info.minor}*.nbi"
+    if CACHE_DIRECTORY is None or next(CACHE_DIRECTORY.rglob(kept), None) is None:
+        log.warning("compiling kernels: a first start takes up to half a minute longer")
+
+
 def kernel(function: F) -> F:
     """Compile `function` on its first call for each combination of argument types.
 
@@ -102,6 +115,15 @@ def direct(function: F, integers: int) -> F:
     if not hasattr(dispatcher, "overloads"):
         return function  # NUMBA_DISABLE_JIT=1
     signature = (types.int64[::1], *(types.int64,) * integers)
+    _announce_compiling()
     dispatcher.compile(signature)
     entry: F = dispatcher.overloads[signature].entry_point
     return entry
+
+
+def ready(function: F, signature: str) -> F:
+    """The kernel, compiled for these types now, so that nobody waits for it later."""
+    dispatcher: Any = function
+    if hasattr(dispatcher, "overloads"):
+        dispatcher.compile(signature)
+    return function

@@ -350,3 +350,22 @@ StoreKernels.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestStoreKernels = StoreKernels.TestCase
+
+
+def test_small_nodes_on_both_sides_of_a_seam_are_joined() -> None:
+    """A history that once left two small nodes apart, where two inner nodes had been joined."""
+    machine = StoreKernels()
+
+    def play(rule: str, **given: Any) -> None:
+        getattr(StoreKernels, rule).__wrapped__(machine, **given)
+        machine.sound()
+
+    play("lay_out", interleaved=False, seed=162764, count=10)
+    play("insert", count=200, seed=11854)
+    play("delete", count=5, seed=1486)
+    play("insert", count=5, seed=4760)
+    play("insert", count=200, seed=0)
+    play("commit")
+    play("insert", count=200, seed=25)
+    play("delete_from_one_end", index=1, reverse=True)
+    play("delete", count=150, seed=683)

@@ -296,7 +296,7 @@ def transact(bench: Bench, handler: Callable[[Any], None]) -> None:
         handler(db)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(some.lists(transactions, min_size=4, max_size=12))
 def test_a_failed_transaction_leaves_every_byte_as_it_was(
     history: list[tuple[list[Step], bool]],

@@ -3,6 +3,8 @@
 An argument is taken as JSON where it is JSON, else as text: `diptych call transfer 1 2 50`,
 `diptych call best AAPL`, `diptych call book '{"levels": 3}'`. Exit codes: 0 done, 1 refused or
 failed, 2 wrong usage. Without an operation it is a health check: 0 means that the server answers.
+With --json also refusals and errors are printed as JSON: {"rejected": code, "details": {...}} or
+{"error": code, "message": text}.
 """
 
 from __future__ import annotations
@@ -57,12 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print(f"rejected: {refusal}", file=sys.stderr)
         return 1
-    except CallError as error:
-        print(f"diptych call: {error}", file=sys.stderr)
-        return 2
     except DiptychError as error:
-        print(f"diptych call: {address}: {error.code}: {error}", file=sys.stderr)
-        return 1
+        if arguments.json:
+            _show({"error": error.code, "message": str(error)}, as_json=True)
+        else:
+            code = "" if isinstance(error, CallError) else f"{address}: {error.code}: "
+            print(f"diptych call: {code}{error}", file=sys.stderr)
+        return 2 if isinstance(error, CallError) else 1
     except ValueError as error:
         print(f"diptych call: {error}", file=sys.stderr)
         return 2

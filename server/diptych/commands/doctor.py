@@ -24,13 +24,13 @@ MEASURED_PAGES = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data-gib", type=float, default=1.0, metavar="X", help="GiB of tables (default: 1)"
+        "--data-gib", type=_size_gib, default=1.0, metavar="X", help="GiB of tables (default: 1)"
     )
     parser.add_argument(
-        "--images", type=int, default=3, metavar="K", help="images of the mirror (default: 3)"
+        "--images", type=_count, default=3, metavar="K", help="images of the mirror (default: 3)"
     )
     parser.add_argument(
-        "--readers", type=int, default=2, metavar="N", help="reader processes (default: 2)"
+        "--readers", type=_count, default=2, metavar="N", help="reader processes (default: 2)"
     )
     parser.add_argument(
         "--no-measure", action="store_true", help="do not measure what a sync costs here"
@@ -209,6 +209,20 @@ def _sync_lines(cost: SyncCost) -> list[str]:
         f"  first write to a page after a sync: {cost.first_write_ns_per_page:.0f} ns",
         f"  beside the writer, levelling the next image: {cost.level_us:.0f} us",
     ]
+
+
+def _size_gib(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError("must be 1 to 1000")
+    return value
 
 
 def _size(size_bytes: int | None) -> str:

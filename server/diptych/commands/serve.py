@@ -98,9 +98,11 @@ def _capacities(given: Sequence[str]) -> dict[str, int]:
 
 def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
     # Not before the environment is set: this imports numpy.
+    from diptych.serving.logs import configure
+
+    configure("supervisor", settings.log_format)
     from diptych.engine.engine import layout_bytes
     from diptych.serving.application import load_app
-    from diptych.serving.logs import configure
     from diptych.serving.supervisor import Supervisor
 
     try:
@@ -115,7 +117,6 @@ def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
         print(f"{settings.app}: {len(app.tables)} tables, {len(app.operations)} operations")
         print(f"address space {size_bytes / 2**30:.2f} GiB; settings are fine")
         return 0
-    configure("supervisor", settings.log_format)
     try:
         return Supervisor(app, settings).run()
     except OSError as error:

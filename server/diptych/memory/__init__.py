@@ -21,7 +21,7 @@ from diptych.memory.kernel_tracker import KernelTracker
 from diptych.memory.layout import PAGE_BYTES, PAGE_WORDS, STAMP_PAGE, Extent
 from diptych.memory.mirror import NONE, Mirror, SyncRecord
 from diptych.memory.region import Region
-from diptych.memory.restore import restore
+from diptych.memory.restore import empty_beyond, restore
 from diptych.memory.stamp import Stamp, State, newest_complete, read_stamp, write_stamp
 from diptych.memory.tracking import PageTracker, Preference, check_kernel_tracking, choose_tracker
 from diptych.memory.warm import warm
@@ -50,6 +50,7 @@ __all__ = [
     "TrackingUnavailable",
     "check_kernel_tracking",
     "choose_tracker",
+    "empty_beyond",
     "newest_complete",
     "read_stamp",
     "restore",

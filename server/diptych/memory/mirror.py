@@ -97,6 +97,8 @@ class Mirror:
         self.lost_count = 0
         self._now_ns = now_ns
         self._lock = threading.Lock()
+        # Held while it changes what is tracked, or by which tracker; taken before the other.
+        self._tracking = threading.RLock()
         self._extents: list[Extent] = []
         self._written = PageSet(region.page_count)
         self._missing = [PageSet(region.page_count) for _ in images]
@@ -151,9 +153,10 @@ class Mirror:
             for memory in (self.region, *self.images):
                 memory.populate(part)
         for part in fresh:
-            self._track(part)
-            with self._lock:
-                self._note_extent(part)
+            with self._tracking:
+                self._track(part)
+                with self._lock:
+                    self._note_extent(part)
 
     def _track(self, extent: Extent) -> None:
         try:
@@ -324,14 +327,15 @@ class Mirror:
         """Tracking was lost, so any page may have been written: track again, and copy them all."""
         self.lost_count += 1
         log.warning("%s: every allocated page is copied, and tracking starts again", lost)
-        try:
-            # From here on writes are seen again; all before is in what we return.
-            self.tracker.start()
-        except TrackingUnavailable as reason:
-            self._compare_from_now_on(reason)
-        pages = pages_of(self._extents)
-        with self._lock:
-            self._add_to_missing(pages)
+        with self._tracking:
+            try:
+                # From here on writes are seen again; all before is in what we return.
+                self.tracker.start()
+            except TrackingUnavailable as reason:
+                self._compare_from_now_on(reason)
+            pages = pages_of(self._extents)
+            with self._lock:
+                self._add_to_missing(pages)
         return pages
 
     def _compare_from_now_on(self, reason: TrackingUnavailable) -> None:

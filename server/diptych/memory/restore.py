@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Iterable
 
 from diptych.memory.kernels import copy_extents
 from diptych.memory.layout import PAGE_BYTES, STAMP_PAGE, Extent, extent_array, without
@@ -29,13 +30,18 @@ def restore(region: Region, image: Region) -> list[Extent]:
     if stamp is None or stamp.state is not State.COMPLETE:
         raise ValueError("the image is not whole")
     extents = data_extents(image)
-    for hole in without(Extent(STAMP_PAGE + 1, region.page_count), extents):
-        _punch(region.fd, hole)
+    empty_beyond(region, extents)
     for extent in extents:
         region.allocate(extent)
         region.populate(extent)
     copy_extents(image.words, region.words, extent_array(extents))
     return extents
+
+
+def empty_beyond(region: Region, kept: Iterable[Extent]) -> None:
+    """Make every page of `region` zero but the stamp and those `kept` (merged): they are holes."""
+    for hole in without(Extent(STAMP_PAGE + 1, region.page_count), kept):
+        _punch(region.fd, hole)
 
 
 def data_extents(region: Region) -> list[Extent]:

@@ -7,6 +7,7 @@ not get better: the server gives up.
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -61,6 +62,16 @@ class RestartPolicy:
             return 0.0
         longest_s = PAUSE_READY_MAX_S if ready else PAUSE_MAX_S
         return float(min(PAUSE_S * 2 ** (len(deaths) - 1), longest_s))
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words, by its exit code; negative for a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"signal {-code}"
 
 
 def _forget(times: deque[float], before: float) -> None:

@@ -236,6 +236,10 @@ class Gateway:
 
     def info(self, connection: Connection, request: int) -> None:
         """Answer with all figures. Those who ask at about the same time are told the same."""
+        if len(self._asking) >= self.settings.limits.queries_waiting:
+            self.counts.refused += 1
+            connection.fail(0, request, Busy("the server is asked for its figures too often"))
+            return
         self._asking.append((connection.number, request))
         if self.loop.time() - self._told_at < FIGURES_S:
             self._tell_figures()

@@ -36,6 +36,8 @@ IMPATIENT_NS = 2_000_000
 """After so long with one query, what waits behind it is given to another reader."""
 WEIGHT = 0.2
 """Of the newest running time in an operation's average."""
+ANSWERED_MAX = 1024
+"""Answered queries that may stand behind an unanswered one in the order of arrival."""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +115,8 @@ class Queries:
         self._open[query.token] = query
         self.bytes += len(query.frame)
         self._arrivals.append(query)
+        if len(self._arrivals) > 2 * len(self._open) + ANSWERED_MAX:
+            self._arrivals = deque(q for q in self._arrivals if not q.done)
         if self.current is not None and query.at_least <= self.current.sequence:
             self._ready(query)
             return None
@@ -166,6 +170,7 @@ class Queries:
     def abandon(self, connection: int) -> None:
         """The client of these is gone; what runs already runs to its end."""
         for query in [q for q in self._open.values() if q.connection == connection]:
+            self._waiting.discard(query)
             self._close(query)
 
     def due(self, now_ns: int) -> Verdict:
@@ -328,6 +333,7 @@ class Queries:
         if not query.done:
             query.done = True
             self.bytes -= len(query.frame)
+            query.frame = b""  # wherever it still stands in line
             del self._open[query.token]
 
     def _end_hold(self, reader: Reader) -> list[Hold]:

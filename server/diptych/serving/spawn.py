@@ -33,6 +33,9 @@ EXIT_PARENT_GONE = 4
 
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
+SUPERVISORS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Children ignore these."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -68,9 +71,14 @@ def fork_child(
     if thread_count() != 1:
         raise RuntimeError("a process with several threads can't be forked safely")
     parent = os.getpid()
-    pid = fork_quietly()
-    if pid == 0:
-        _become_child(role, main, frozenset(keep), parent, log_format)
+    # Until the child ignores them: it would pass a signal on to us, who get it, too (Ctrl-C).
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS_SIGNALS)
+    try:
+        pid = fork_quietly()
+        if pid == 0:
+            _become_child(role, main, frozenset(keep), parent, log_format)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return Spawned(pid, os.pidfd_open(pid))
 
 
@@ -139,9 +147,9 @@ def _become_child(
         if os.getppid() != parent:
             return EXIT_PARENT_GONE
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (*SUPERVISORS_SIGNALS, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISORS_SIGNALS)
         close_all_but(keep)
         name_process(role)
         configure(role, log_format)

@@ -28,7 +28,7 @@ import diptych
 from diptych.app import App
 from diptych.config import Settings
 from diptych.serving import gateway, reader, resources, writer
-from diptych.serving.children import Child, RestartPolicy
+from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.spawn import (
     EXIT_FAILED,
@@ -317,9 +317,8 @@ class Supervisor:
         if self._draining:
             self._died_in_drain(child)
             return
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         why = f" ({child.stopped_because})" if child.stopped_because else ""
-        log.warning("%s, pid %d, ended: %s%s", child.name, child.spawned.pid, how, why)
+        log.warning("%s, pid %d, ended: %s%s", child.name, child.spawned.pid, ending(code), why)
         if code == -signal.SIGKILL and child.role in self._proven:
             child.ready = True  # somebody did that: it says nothing about the next one
         if code == EXIT_NEVER_RESTART:

@@ -21,7 +21,15 @@ from diptych.config import Settings
 from diptych.engine.engine import Engine
 from diptych.engine.sync import Syncer, SyncSettings
 from diptych.errors import CorruptionError
-from diptych.memory import Mirror, Region, choose_tracker, newest_complete, read_stamp, restore
+from diptych.memory import (
+    Mirror,
+    Region,
+    choose_tracker,
+    empty_beyond,
+    newest_complete,
+    read_stamp,
+    restore,
+)
 from diptych.store.database import SCRATCH_BYTES
 
 log = logging.getLogger("diptych.serving")
@@ -106,6 +114,9 @@ def _recover(app: App, settings: Settings, region: Region, mirror: Mirror) -> En
     stamp = read_stamp(mirror.images[mirror.current])
     if stamp is None or engine.sequence != stamp.sequence:
         raise CorruptionError(f"the image is stamped {stamp}, its content says {engine.sequence}")
+    # Beyond what it has in use, the image may have bytes of an earlier life, copied to it ahead of a
+    # sync that never came. The store takes memory that it is given for zero.
+    empty_beyond(region, engine.extents())
     for extent in engine.extents():
         mirror.add_extent(extent)
     return engine

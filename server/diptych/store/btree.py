@@ -257,6 +257,30 @@ def join(words: Words, x: int, parent: int, position: int, stride: int) -> int:
 
 
 @kernel
+def join_down(words: Words, x: int, parent: int, position: int, level: int) -> int:
+    """Join child `position` of a parent, at `level`, with the one before it if they fit; then
+    those of their children that have become neighbours by it, and so on down.
+
+    Without the second step small nodes on both sides of the seam would stay apart for good. 1 when
+    the first two were joined, 0 when they do not fit, or UNDO_FULL.
+    """
+    first = 0
+    while level >= 0:
+        above = words[x + X_KEYS] + 2
+        number = words[parent + N_ENTRIES + position * above - 1]
+        left = words[x + X_NODES] + (number - 1) * NODE_WORDS
+        seam = words[left + N_COUNT]
+        joined = join(words, x, parent, position, above if level > 0 else above - 1)
+        if joined <= 0:
+            return joined if joined < 0 else first
+        first = 1
+        parent = left
+        position = seam
+        level -= 1
+    return first
+
+
+@kernel
 def lower_root(words: Words, x: int, root: int, stride: int) -> int:
     """Drop a root that has nothing to choose from: the last leaf, empty, or an only child's parent.
 
@@ -290,9 +314,9 @@ def shrink(words: Words, x: int) -> int:
                 return UNDO_FULL
         elif 2 * count * stride <= ENTRY_SPACE:
             if position > 0:
-                joined = join(words, x, parent, position, stride)
+                joined = join_down(words, x, parent, position, level)
             if joined == 0 and position + 1 < words[parent + N_COUNT]:
-                joined = join(words, x, parent, position + 1, stride)
+                joined = join_down(words, x, parent, position + 1, level)
         if joined <= 0:
             return joined
         stride = words[x + X_KEYS] + 2

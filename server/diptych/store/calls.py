@@ -8,8 +8,8 @@ Importing this module compiles the kernels, or loads them from the cache.
 
 from __future__ import annotations
 
-from diptych.kernel import direct
-from diptych.store import btree, hashing, rows, undo
+from diptych.kernel import direct, ready
+from diptych.store import btree, hashing, rows, undo, verify
 
 find = direct(hashing.find, 1)
 find1 = direct(hashing.find1, 2)
@@ -23,3 +23,5 @@ advance = direct(btree.advance, 1)
 first = direct(btree.first, 3)
 mark = direct(undo.mark, 0)
 rollback = direct(undo.rollback, 1)
+gather = ready(rows.gather, "(int64[::1], int64, int64[::1])")
+check = ready(verify.check, "(int64[::1], int64)")

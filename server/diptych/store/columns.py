@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.errors import did_you_mean
-from diptych.store import rows as row_kernels
+from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
 from diptych.store.values import Codec
@@ -62,7 +62,7 @@ def select(
     rows: npt.NDArray[np.int64] | None = None
     if count != high:
         rows = np.empty(count, np.int64)
-        row_kernels.gather(space.words, layout.descriptor, rows)
+        calls.gather(space.words, layout.descriptor, rows)
     for name, value in equals.items():
         if name not in codecs:
             known = did_you_mean(name, codecs)

@@ -48,6 +48,6 @@ class Database(Db):
     def verify(self) -> None:
         """Check every table against its structures, reading all data. Errors: CorruptionError."""
         for name, table in self.tables.items():
-            code = verify.check(self.space.words, table.layout.descriptor)
+            code = calls.check(self.space.words, table.layout.descriptor)
             if code:
                 raise CorruptionError(f"table {name}: {verify.explain(code)}")

@@ -337,17 +337,31 @@ def test_history_changed_without_the_new_one_asks_for_nothing(core: Core) -> Non
     assert asked(core) == [(0, 0)]
 
 
-def test_a_welcome_of_another_history_starts_from_its_number(core: Core) -> None:
+def test_a_welcome_of_another_history_does_not_hide_the_change(core: Core) -> None:
     write = transaction(core)
     sent(core)
     reply(core, write, sequence=40)
     core.lost()
     connect(core, history=78, sequence=12)
+    write = transaction(core)
+    sent(core)
+    reply(core, write, sequence=13)
+    one = query(core)
+    assert asked(core) == [(40, 77)]
+    error(core, one.request, "history_changed", history=78, sequence=13)
+    assert isinstance(one.error, HistoryChanged)
     query(core)
-    assert asked(core) == [(12, 78)]
+    assert asked(core) == [(13, 78)]
+
+
+def test_a_client_that_saw_nothing_takes_over_another_history(core: Core) -> None:
     core.lost()
-    connect(core, history=78, sequence=14)
-    assert asked(core) == [(12, 78)]
+    connect(core, history=78, sequence=12)
+    write = transaction(core)
+    sent(core)
+    reply(core, write, sequence=13)
+    query(core)
+    assert asked(core) == [(13, 78)]
 
 
 # --- lost connections

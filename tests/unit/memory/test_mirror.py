@@ -374,6 +374,41 @@ def test_an_extent_that_cannot_be_tracked_changes_the_tracker(
     sync_all_and_compare(mirror)
 
 
+def test_growth_while_the_tracker_is_replaced(
+    region: Region,
+    images: list[Region],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The helper finds that tracking is lost, for good, just when the owner adds an extent."""
+    tracker = KernelTracker(region)
+    tracker.start()
+    mirror = Mirror(region, tracker, images)
+    mirror.add_extent(Extent(1, 33))
+    sync_all_and_compare(mirror)
+    filling = (mirror.current + 1) % IMAGES
+    mirror.level(filling)
+    helper = threading.Thread(target=mirror.precopy, args=(filling, 1000))
+
+    def refused() -> None:
+        raise TrackingUnavailable("not any more")
+
+    def track(extent: Extent) -> None:
+        KernelTracker.track(tracker, extent)
+        tracker.stop()
+        helper.start()
+        helper.join(timeout=0.2)  # it may have to wait for us
+
+    monkeypatch.setattr(tracker, "start", refused)
+    monkeypatch.setattr(tracker, "track", track)
+    mirror.add_extent(Extent(40, 50))
+    helper.join()
+    assert mirror.tracker.name == "compare"
+    write(mirror, 45)
+    assert 45 in mirror.tracker.written()
+    sync_all_and_compare(mirror, abort=filling)
+
+
 def sync_all_and_compare(mirror: Mirror, abort: int = NONE) -> None:
     if abort != NONE:
         mirror.abort(abort)

@@ -14,7 +14,13 @@ from tests.support.trouble import app
 from diptych.config import Limits
 from diptych.serving import channel
 from diptych.serving.channel import Hold, Image, Internal, Run, Writer
-from diptych.serving.children import PAUSE_READY_MAX_S, START_FAILURES_MAX, WINDOW_S, RestartPolicy
+from diptych.serving.children import (
+    PAUSE_READY_MAX_S,
+    START_FAILURES_MAX,
+    WINDOW_S,
+    RestartPolicy,
+    ending,
+)
 from diptych.serving.control import Control
 from diptych.serving.figures import percentiles
 from diptych.serving.logs import configure
@@ -147,6 +153,15 @@ def test_control_carries_messages_and_descriptors() -> None:
     assert theirs.receive() == ([{"do": "last"}], False)
     assert not theirs.send({"do": "nothing"})
     theirs.close()
+
+
+def test_every_ending_has_words() -> None:
+    assert [ending(code) for code in (0, 3, -9, -40)] == [
+        "exit code 0",
+        "exit code 3",
+        "signal SIGKILL",
+        "signal 40",
+    ]
 
 
 def test_percentiles_of_nothing_are_zero() -> None:

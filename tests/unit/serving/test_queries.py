@@ -7,7 +7,15 @@ import random
 import pytest
 
 from diptych.serving.channel import Hold, Image
-from diptych.serving.queries import ALONE_NS, BATCH_NS, IMPATIENT_NS, LONG_NS, Queries, Query
+from diptych.serving.queries import (
+    ALONE_NS,
+    ANSWERED_MAX,
+    BATCH_NS,
+    IMPATIENT_NS,
+    LONG_NS,
+    Queries,
+    Query,
+)
 from diptych_client.errors import HistoryChanged, ServerError, TimedOut
 
 MS = 1_000_000
@@ -359,3 +367,26 @@ def test_an_image_to_which_nothing_was_missing_is_not_old() -> None:
     desk.arrive()
     ((_, run, _),) = desk.queries.dispatch(1000)
     assert (run.image, run.epoch, run.sequence, run.time_ns) == (0, 1, 10, 777)
+
+
+def test_what_was_answered_is_forgotten_also_behind_one_that_waits() -> None:
+    desk = Desk(readers=1)
+    desk.arrive(at_least=11)
+    for _ in range(3 * ANSWERED_MAX):
+        query = desk.arrive()
+        query.frame = b"argument"
+        desk.queries.bytes += len(query.frame)
+        desk.dispatch()
+        desk.answer(1, query)
+        assert query.frame == b""
+    assert desk.queries.bytes == 0
+    assert len(desk.queries._arrivals) <= ANSWERED_MAX + 4
+
+
+def test_an_abandoned_query_waits_no_longer() -> None:
+    desk = Desk()
+    for _ in range(10):
+        desk.arrive(at_least=11, connection=5)
+    desk.arrive(at_least=11)
+    desk.queries.abandon(5)
+    assert desk.queries.waiting == 1
