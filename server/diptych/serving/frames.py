@@ -281,10 +281,14 @@ class FrameBuffer:
         self.view[: self.end] = self.view[count : count + self.end]
 
     def _rest_needs(self, start: int, rest: int) -> int:
-        """Bytes the buffer must hold for the frame that has begun."""
+        """Bytes the buffer must hold for the frame that has begun, as far as one can know.
+
+        A header alone does not get all that it announces: memory follows what really came.
+        """
         if rest < HEADER_BYTES:
             return HEADER_BYTES
-        return HEADER_BYTES + int.from_bytes(self.view[start : start + 4], "little")
+        whole = HEADER_BYTES + int.from_bytes(self.view[start : start + 4], "little")
+        return min(whole, max(2 * rest, self.size_bytes))
 
 
 def warm() -> None:

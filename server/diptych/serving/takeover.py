@@ -114,8 +114,8 @@ def _recover(app: App, settings: Settings, region: Region, mirror: Mirror) -> En
     stamp = read_stamp(mirror.images[mirror.current])
     if stamp is None or engine.sequence != stamp.sequence:
         raise CorruptionError(f"the image is stamped {stamp}, its content says {engine.sequence}")
-    # Beyond what it has in use, the image may have bytes of an earlier life, copied to it ahead of a
-    # sync that never came. The store takes memory that it is given for zero.
+    # Beyond what it has in use, the image may have bytes of an earlier life, copied to it ahead of
+    # a sync that never came. The store takes memory that it is given for zero.
     empty_beyond(region, engine.extents())
     for extent in engine.extents():
         mirror.add_extent(extent)

@@ -207,6 +207,26 @@ def test_words_are_little_endian_at_any_position(data: bytes, at: int, value: in
     assert buffer[at + 8 :].tobytes() == data[at + 8 :]
 
 
+def test_a_header_alone_gets_no_memory() -> None:
+    """Else a thousand clients that send 32 bytes each take a gigabyte."""
+    size, announced = 1 << 10, 1 << 20
+    buffer = FrameBuffer(size, announced)
+    data = encode_frame(Kind.QUERY, bytes(announced))
+    came = 0
+    while came < len(data):
+        part = data[came : came + 600]
+        buffer.space()[: len(part)] = part
+        buffer.added(len(part))
+        came += len(part)
+        if buffer.split() == 0:
+            buffer.consume()
+            assert len(buffer.view) <= max(size, 3 * came)
+        assert len(buffer.space()) >= 600 or came + 600 > len(data)
+    assert bytes(buffer.frame(0)) == data
+    buffer.consume()
+    assert len(buffer.view) == size
+
+
 def test_drop_forgets_bytes() -> None:
     buffer = filled(b"DIPTYCH\x01" + encode_frame(Kind.PING, request=3))
     buffer.drop(8)
