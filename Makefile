@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/
 
 .PHONY: help demo test check format bench install clean
 help:
-	@echo "make demo    set up, run the exchange for 15 s, print a summary"
+	@echo "make demo    set up, run the exchange for 12 s, print a summary"
 	@echo "make test    run the tests"
 	@echo "make check   lint and type-check"
 	@echo "make format  format the code"

@@ -29,7 +29,7 @@ from exchange.player import Player
 from exchange.schema import Side, app
 from exchange.tape import SYMBOL, TapeError, open_tape, read_events, run_setup, tape_setup
 
-SECONDS = 15.0
+SECONDS = 12.0
 WATCHERS = 2
 CONNECTIONS = 50
 IN_FLIGHT = 32
@@ -182,7 +182,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "--tape", type=Path, metavar="FILE", help="play this instead of made-up flow"
     )
-    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="(15)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="(12)")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, metavar="N", help="(50)")
     arguments = parser.parse_args(words)
     failed = False

@@ -104,6 +104,19 @@ def test_call_exit_codes(bank: Served) -> None:
     assert "Traceback" not in nobody.stderr
 
 
+def test_call_takes_options_anywhere_and_tells_errors_as_json(bank: Served) -> None:
+    for words in (["--json", bank.address, "total"], [bank.address, "--json", "total"]):
+        done = diptych("call", *words)
+        assert (done.returncode, done.stdout) == (0, "100000\n")
+    refused = diptych("call", "--json", bank.address, "transfer", "1", "2", "-5")
+    assert json.loads(refused.stdout)["details"]["needed"] == -5
+    wrong = diptych("call", bank.address, "transfer", "1", "two", "5", "--json")
+    assert (wrong.returncode, json.loads(wrong.stdout)["error"]) == (2, "bad_arguments")
+    nobody = diptych("call", "127.0.0.1:1", "total", "--json")
+    assert (nobody.returncode, json.loads(nobody.stdout)["error"]) == (1, "disconnected")
+    assert diptych("call", bank.address, "--inf").returncode == 2
+
+
 def test_sigterm_ends_it_in_order(bank: Served) -> None:
     """The last one for this server."""
     code, said = bank.end()

@@ -75,3 +75,23 @@ def test_a_direct_call_does_the_same() -> None:
     words = np.arange(2048, dtype=np.int64)
     words[518] = 600  # where the scratch begins
     assert kernel.direct(undo.mark, 0)(words) == undo.mark(words)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_a_first_start_says_that_it_compiles(tmp_path: Path) -> None:
+    code = (
+        "from diptych.kernel import direct, kernel\n"
+        "from diptych.store import undo\n"
+        "direct(undo.mark, 0)\n"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr.count("compiling kernels")
+        for _ in range(2)
+    ]
+    assert told == [1, 0]

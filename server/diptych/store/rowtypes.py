@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from diptych.errors import did_you_mean
 from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
@@ -55,7 +56,12 @@ def row_type(space: Space, table: TableLayout, codecs: dict[str, Codec]) -> type
             return f"<{table.spec.name}: deleted>"
         return f"<{table.spec.name}: " + ", ".join(f"{n}={getattr(self, n)!r}" for n in names) + ">"
 
-    members["__repr__"] = show
+    def missing(self: Row, name: str) -> Any:
+        raise AttributeError(
+            f"table {table.spec.name!r} has no column {name!r}{did_you_mean(name, names)}"
+        )
+
+    members["__repr__"], members["__getattr__"] = show, missing
     return type(table.spec.record.__name__, (Row,), members)
 
 

@@ -168,3 +168,13 @@ def test_the_tightest_control_group_counts(monkeypatch: pytest.MonkeyPatch) -> N
     files["/sys/fs/cgroup/memory/x/memory.limit_in_bytes"] = "3000000"
     files["/sys/fs/cgroup/memory/x/memory.usage_in_bytes"] = "7"
     assert machine._group_memory() == (3000000, 7)
+
+
+@pytest.mark.parametrize("words", [["--data-gib", "-1"], ["--images", "0"], ["--readers", "x"]])
+def test_sizes_that_cannot_be_are_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--no-measure", *words])
+    assert ended.value.code == 2
+    assert words[0] in capsys.readouterr().err

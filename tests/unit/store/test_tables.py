@@ -515,3 +515,11 @@ def test_equal_histories_give_equal_bytes() -> None:
                 db.person.insert(code="b", weight=nan)
             prints.append(bench.fingerprint())
     assert len(set(prints)) == 1
+
+
+def test_a_column_that_is_not_there(db: Any) -> None:
+    person = db.person.insert(code="p")
+    with pytest.raises(AttributeError, match=r"no column 'cod'; did you mean 'code'\?"):
+        _ = person.cod
+    with pytest.raises(AttributeError):
+        person.cod = "q"
