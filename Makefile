@@ -30,6 +30,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(RUN)python bench/sync.py
 	$(RUN)python bench/orders.py
+	$(RUN)python bench/engine.py
 
 install: $(VENV)/.installed
 

@@ -30,7 +30,7 @@ from diptych_client.protocol import HEADER, HEADER_BYTES
 log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 64 << 10
-NICENESS = 5
+NICENESS = 10
 OOM_SCORE_ADJUSTMENT = "500"
 
 
