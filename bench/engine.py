@@ -1,4 +1,4 @@
-"""What an exchange order costs the engine alone, interpreted and compiled: a Markdown table or JSON.
+"""What an exchange order costs the engine alone, in both lanes: a Markdown table or JSON.
 
     python bench/engine.py                        20,000 events each way, five times
     python bench/engine.py --events 2000 --runs 1 --json
