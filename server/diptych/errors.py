@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from diptych_client.errors import Rejected
+from diptych_client.errors import Rejected, Unavailable
 
 
 class DeclarationError(Exception):
@@ -25,8 +25,9 @@ class CorruptionError(Exception):
     """Data in memory contradicts itself: a bug in Diptych, or memory written from outside."""
 
 
-class OutOfMemory(Exception):
-    """The operating system has no memory left for a table that must grow."""
+class OutOfMemory(Unavailable):
+    """The machine has no memory left for a table that must grow. Code `unavailable`: nothing
+    happened, and the same call may succeed when there is."""
 
 
 class TableFull(Rejected):

@@ -42,7 +42,7 @@ log = logging.getLogger("diptych.kernel")
 def _cache_directory() -> Path | None:
     """The directory for these sources, made if need be; None where nothing can be kept safely."""
     package = Path(__file__).parent
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(package).encode())  # Numba goes by paths, too
     for path in sorted(path for pattern in KERNEL_SOURCES for path in package.glob(pattern)):
         digest.update(path.read_bytes())
     given = os.environ.get("NUMBA_CACHE_DIR")

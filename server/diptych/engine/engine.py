@@ -11,6 +11,7 @@ gets memory (`grow`), and the transaction runs again, so that memory never grows
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ Grow = Callable[[Extent], None]
 Handler = Callable[..., Any]
 
 RESULT = int(Kind.RESULT)
+TELL_MEMORY_NS = 10_000_000_000
+
+log = logging.getLogger("diptych.engine")
 
 
 def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
@@ -70,6 +74,7 @@ class Engine:
         self._now_ns = now_ns
         self._ints = self.db.space.ints
         self._scratch = self.db.space.scratch
+        self._tell_memory_ns = 0
         self._packed = packer()
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
@@ -290,4 +295,9 @@ class Engine:
             for extent in extents:
                 self._grow(extent)
         except (OSError, MemoryFailure) as error:
-            raise OutOfMemory(f"no memory for a table to grow: {error}") from error
+            now_ns = time.monotonic_ns()
+            if now_ns >= self._tell_memory_ns:
+                # Every transaction that inserts may come this way: the log must not fill up, too.
+                self._tell_memory_ns = now_ns + TELL_MEMORY_NS
+                log.error("a table can't grow, what needs it to is refused: %s", error)
+            raise OutOfMemory(f"the server has no memory for a table to grow: {error}") from error

@@ -252,7 +252,9 @@ def test_one_row_is_enough_for_a_full_table() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "no space"), AllocationFailed("no memory")])
-def test_a_machine_without_memory(rig: Rig, error: Exception) -> None:
+def test_a_machine_without_memory(
+    rig: Rig, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     rig.call("join_many", 0, 512)
     before = rig.memory()
 
@@ -261,8 +263,10 @@ def test_a_machine_without_memory(rig: Rig, error: Exception) -> None:
 
     rig.engine._grow = refuse
     kind, told = rig.call("join", "x")
-    assert (kind, told["code"]) == ("ERROR", "server_error")
-    assert "OutOfMemory" in told["message"]
+    assert (kind, told["code"]) == ("ERROR", "unavailable")
+    assert "no memory for a table to grow" in told["message"]
+    assert rig.call("join", "x")[0] == "ERROR"
+    assert len(caplog.records) == 1, "the log must not fill up, too"
     with pytest.raises(OutOfMemory), rig.engine.transaction() as db:
         db.person.insert(code="x")
     assert rig.memory() == before
