@@ -13,13 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.trouble import ACCOUNTS, CASH, app
 from tests.support.wire import Wire, alive, numbers, wait_until
 
 from diptych import App, Db, key
-from diptych.serving import writer
+from diptych.serving import supervisor, writer
 from diptych.serving.local import Server, running
 from diptych_client import (
     AsyncClient,
@@ -34,6 +35,8 @@ from diptych_client.protocol import Kind
 TOTAL = ACCOUNTS * CASH
 SILENCE_S = 3.0
 """How long the server may take to answer again."""
+
+EVERYBODY = {"supervisor": 1, "writer": 1, "gateway": 1, "reader": 2}
 
 
 class Load:
@@ -309,3 +312,28 @@ def test_a_gateway_that_stands_still_is_replaced_when_killed() -> None:
         os.kill(gateway, signal.SIGKILL)
         with server.client() as bank:
             assert bank.total() == TOTAL
+
+
+@pytest.mark.parametrize("role", ["writer", "gateway", "reader"])
+def test_a_machine_that_refuses_a_process(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    """A replacement that can't be forked is tried again; the server goes on with what it has."""
+    really_fork = supervisor.fork_child
+    forks = Counter[str]()
+
+    def fork_child(name: str, *given: Any, **named: Any) -> Any:
+        forks[name] += 1
+        # The first ones are the start; the next two of this role fail.
+        first = 2 if name == "reader" else 1
+        if name == role and first < forks[name] <= first + 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return really_fork(name, *given, **named)
+
+    monkeypatch.setattr(supervisor, "fork_child", fork_child)
+    monkeypatch.setattr(supervisor, "RETRY_S", 0.05)
+    with running(app) as server:
+        kill(server.pids[role][:1])()
+        wait_until(lambda: server.log().count("can't start a process") == 2)
+        with server.client() as bank:
+            wait_until(lambda: {r: len(p) for r, p in server.pids.items()} == EVERYBODY)
+            assert bank.total() == TOTAL
+            assert bank.transfer(1, 2, 5) == CASH - 5

@@ -44,6 +44,8 @@ log = logging.getLogger("diptych.serving")
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
+RETRY_S = 0.5
+"""After the machine refused a process: it has too many, or no memory for one more."""
 DESCRIPTORS = 256
 """What a process may have open beside clients' connections."""
 """What readers, and then the writer, get."""
@@ -150,10 +152,15 @@ class Supervisor:
     ) -> Child:
         """Fork a child; `make` turns its end of the control socket into what it runs."""
         ours, theirs = Control.pair()
-        spawned = fork_child(
-            role, make(theirs), [theirs.fileno(), *keep], log_format=self.settings.log_format
-        )
-        theirs.close()
+        try:
+            spawned = fork_child(
+                role, make(theirs), [theirs.fileno(), *keep], log_format=self.settings.log_format
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         child = Child(role, next(self._numbers), spawned, ours, holder)
         self._children[spawned.pid] = child
         self._watch(spawned.pidfd, self._reap)
@@ -188,8 +195,9 @@ class Supervisor:
         self._tell_restarts()
         if self._writer is not None:
             self._connect()
+        current = self._gateway
         for _ in range(self.settings.readers):
-            self._start_reader(self._gateway)
+            self._try(lambda: self._start_reader(current))
 
     def _start_reader(self, for_gateway: Child) -> None:
         if self._draining or for_gateway is not self._gateway:
@@ -204,12 +212,14 @@ class Supervisor:
             )
             return lambda: reader.main(plan)
 
-        child = self._fork("reader", make, [reader_end.fileno(), *images], for_gateway.holder)
-        for_gateway.control.send({"do": "reader", "reader": child.number}, gateway_end.fileno())
-        gateway_end.close()
-        reader_end.close()
-        for fd in images:
-            os.close(fd)
+        try:
+            child = self._fork("reader", make, [reader_end.fileno(), *images], for_gateway.holder)
+            for_gateway.control.send({"do": "reader", "reader": child.number}, gateway_end.fileno())
+        finally:
+            gateway_end.close()
+            reader_end.close()
+            for fd in images:
+                os.close(fd)
 
     def _connect(self) -> None:
         """Give gateway and writer a socket to each other."""
@@ -367,9 +377,17 @@ class Supervisor:
         self._restarts[child.role] += 1
         self._tell_restarts()
         if pause_s:
-            self._after(pause_s, start)
+            self._after(pause_s, lambda: self._try(start))
         else:
+            self._try(start)
+
+    def _try(self, start: Callable[[], None]) -> None:
+        """Start a process, now or as soon as the machine lets us; the others go on meanwhile."""
+        try:
             start()
+        except OSError as error:
+            log.error("can't start a process, trying again in %g s: %s", RETRY_S, error)
+            self._after(RETRY_S, lambda: self._try(start))
 
     def _tell_restarts(self) -> None:
         if self._gateway is not None:
