@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from math import inf
-from types import EllipsisType, MappingProxyType
+from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 from diptych_client.connecting import CONNECT_TIMEOUT_S, Address, Backoff, tune
@@ -27,7 +27,7 @@ from diptych_client.protocol import Kind
 from diptych_client.surface import (
     DEFAULT_TIMEOUT_S,
     Reply,
-    attribute_names,
+    ServerSaid,
     name_of,
     refuse_private,
 )
@@ -267,7 +267,7 @@ class _Link:
             await self._wire.gone
 
 
-class AsyncClient:
+class AsyncClient(ServerSaid):
     """A client for asyncio; see the README for a tour.
 
     `AsyncClient("localhost:7171", token=...)`, used with `async with`. Every operation of the
@@ -424,25 +424,6 @@ class AsyncClient:
         except DiptychError as error:
             return error
 
-    # --- what the server said about itself
-
     @property
-    def app(self) -> str:
-        """The application's name; empty before the first connection."""
-        return self._link.core.app
-
-    @property
-    def server_version(self) -> str:
-        """Empty before the first connection."""
-        return self._link.core.server_version
-
-    @property
-    def operations(self) -> Mapping[str, Operation]:
-        """Every operation by name; empty before the first connection."""
-        return MappingProxyType(self._link.core.operations or {})
-
-    def __dir__(self) -> list[str]:
-        return attribute_names([*super().__dir__()], self._link.core.operations)
-
-    def __repr__(self) -> str:
-        return f"<AsyncClient {self._link.core.describe()}>"
+    def _core(self) -> Core:
+        return self._link.core

@@ -16,18 +16,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
-from types import EllipsisType, MappingProxyType
+from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from diptych_client.connecting import CONNECT_TIMEOUT_S, Address, Backoff, tune
 from diptych_client.core import Call, Core, State
 from diptych_client.errors import DiptychError, Disconnected, TimedOut, Unavailable
-from diptych_client.operations import Operation
 from diptych_client.protocol import Kind
 from diptych_client.surface import (
     DEFAULT_TIMEOUT_S,
     Reply,
-    attribute_names,
+    ServerSaid,
     name_of,
     refuse_private,
 )
@@ -198,7 +197,7 @@ class _Link:
         self.core.lost(cause)
 
 
-class Client:
+class Client(ServerSaid):
     """A blocking client; see the README for a tour.
 
     `Client("localhost:7171", token=...)`, used with `with` or not; it connects with its first call.
@@ -361,25 +360,6 @@ class Client:
         except DiptychError as error:
             return error
 
-    # --- what the server said about itself
-
     @property
-    def app(self) -> str:
-        """The application's name; empty before the first connection."""
-        return self._link.core.app
-
-    @property
-    def server_version(self) -> str:
-        """Empty before the first connection."""
-        return self._link.core.server_version
-
-    @property
-    def operations(self) -> Mapping[str, Operation]:
-        """Every operation by name; empty before the first connection."""
-        return MappingProxyType(self._link.core.operations or {})
-
-    def __dir__(self) -> list[str]:
-        return attribute_names([*super().__dir__()], self._link.core.operations)
-
-    def __repr__(self) -> str:
-        return f"<Client {self._link.core.describe()}>"
+    def _core(self) -> Core:
+        return self._link.core

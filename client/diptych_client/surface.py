@@ -7,10 +7,15 @@ holds names that coming versions need. Names that start with an underscore are r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diptych_client.operations import Operation
+
+if TYPE_CHECKING:
+    from diptych_client.core import Core
 
 DEFAULT_TIMEOUT_S = 10.0
 
@@ -54,6 +59,31 @@ def refuse_private(name: str, owner: object) -> None:
         raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
 
 
-def attribute_names(own: list[str], operations: dict[str, Operation] | None) -> list[str]:
-    """For dir(): a client's own names and those of the operations."""
-    return sorted({*own, *(operations or ())})
+class ServerSaid(ABC):
+    """What a client knows of its server; nothing before the first connection."""
+
+    @property
+    @abstractmethod
+    def _core(self) -> Core:
+        """The connection's state."""
+
+    @property
+    def app(self) -> str:
+        """The application's name; empty before the first connection."""
+        return self._core.app
+
+    @property
+    def server_version(self) -> str:
+        """Empty before the first connection."""
+        return self._core.server_version
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        """Every operation by name; empty before the first connection."""
+        return MappingProxyType(self._core.operations or {})
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(self._core.operations or ())})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._core.describe()}>"

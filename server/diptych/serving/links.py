@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ UNSENT_BYTES_MAX = 64 << 20
 _WORD = (1 << 64) - 1
 
 
-class _Link(asyncio.BufferedProtocol):
+class _Link(asyncio.BufferedProtocol, ABC):
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.buffer = FrameBuffer(READ_BYTES, TRUSTED_PAYLOAD_BYTES_MAX)
@@ -61,8 +62,9 @@ class _Link(asyncio.BufferedProtocol):
             os._exit(EXIT_FAILED)
         self.buffer.consume()
 
+    @abstractmethod
     def _received(self, count: int) -> None:
-        raise NotImplementedError
+        """Take the `count` frames that the buffer has been split into."""
 
     def send(self, data: bytes) -> None:
         self.transport.write(data)

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from diptych.app import App
 from diptych.config import Settings
@@ -30,6 +31,7 @@ from diptych.memory import (
     read_stamp,
     restore,
 )
+from diptych.memory.tracking import Preference
 from diptych.store.database import SCRATCH_BYTES
 
 log = logging.getLogger("diptych.serving")
@@ -71,7 +73,8 @@ def take_memory(app: App, settings: Settings, memory: Memory, holders: Iterable[
         began = time.monotonic()
         restore(region, images[newest])
         log.info("region restored from image %d in %.3f s", newest, time.monotonic() - began)
-    tracker = choose_tracker(region, settings.sync.tracker)  # type: ignore[arg-type] # checked
+    # The configuration takes nothing but these words.
+    tracker = choose_tracker(region, cast(Preference, settings.sync.tracker))
     mirror = Mirror(region, tracker, images, current=-1 if newest is None else newest)
     if newest is None:
         engine = _create(app, settings, region, mirror)
