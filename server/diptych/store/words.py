@@ -129,6 +129,7 @@ S_FAULT = (
     3  # position of the descriptor a kernel failed at (which table or index must grow, or refused)
 )
 S_HEAP_WORDS = 4  # with GROW_HEAP: how many words the heap needs at the least
+S_WORD = 5  # the word that an update is about to write
 S_KEY = 16  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
 S_PATH = 32  # a descent, from the leaf up: HEIGHT_MAX pairs of node's position and entry number
 S_ARGUMENT = 64  # up to VALUES_MAX words: a row's values, or a key
