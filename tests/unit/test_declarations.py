@@ -19,7 +19,6 @@ from diptych import (
     f32,
     i8,
     i16,
-    i64,
     key,
     ordered,
     ref,

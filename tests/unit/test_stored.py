@@ -8,11 +8,10 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Annotated, Any
 
-import bank
 import pytest
-from exchange.schema import app as exchange
 from tests.support import club, depot
 
+import bank
 from diptych import (
     App,
     Day,
@@ -35,6 +34,7 @@ from diptych.errors import CorruptionError
 from diptych.schema import MISSING, Column, TableSpec
 from diptych.store import layout as layouts
 from diptych.stored import read_schema, read_tables
+from exchange.schema import app as exchange
 
 every = App("every", version=3)
 

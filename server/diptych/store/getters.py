@@ -13,7 +13,7 @@ from diptych.schema import Column
 from diptych.store import words as at
 from diptych.store.faults import stale
 from diptych.store.layout import TableLayout
-from diptych.store.rows import LIVE
+from diptych.store.slots import LIVE
 from diptych.store.storage import item_bytes, item_view, valid_view
 from diptych.store.values import Codec
 from diptych.store.views import Space
