@@ -17,7 +17,7 @@ LAYERS = [
     ["diptych.memory", "diptych.declarations"],
     ["diptych.scopes"],
     ["diptych.names"],
-    ["diptych.app"],
+    ["diptych.app", "diptych.stored"],
     ["diptych.store"],
     ["diptych.engine"],
     ["diptych.config"],
