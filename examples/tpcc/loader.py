@@ -111,6 +111,14 @@ def populate(db: Tables, part: Part, warehouse: int, first: int, last: int, scal
     return last - first + 1
 
 
+@app.query
+def loaded(db: Tables) -> Scale:
+    """How much there is. Its seed is not known, and said to be 0."""
+    warehouses = len(db.warehouse)
+    customers = len(db.customer) // (DISTRICTS * max(1, warehouses))
+    return Scale(warehouses, len(db.item), customers, 0)
+
+
 def load_items(db: Tables, draws: Draws, first: int, last: int) -> None:
     count = last - first + 1
     insert = db.item.insert
