@@ -201,7 +201,7 @@ def drive(
         found = client.call("loaded")
         loaded_s = 0.0
         if found.warehouses:
-            scale = found
+            scale = Scale(*found)
         else:
             say(f"loading {scale.warehouses} x {scale.items:,} items and so on ...")
             loaded_s = populate(address, scale)
