@@ -45,15 +45,18 @@ class Draws:
         self._source = np.random.RandomState(np.array(seed, np.uint32))
 
     def ints(self, low: int, high: int, count: int) -> list[int]:
-        return self._ints(low, high, count).tolist()
+        drawn: list[int] = self._ints(low, high, count).tolist()
+        return drawn
 
     def nurand(self, a: int, c: int, low: int, high: int, count: int) -> list[int]:
         drawn = self._ints(0, a, count) | self._ints(low, high, count)
-        return ((drawn + c) % (high - low + 1) + low).tolist()
+        made: list[int] = ((drawn + c) % (high - low + 1) + low).tolist()
+        return made
 
     def permutation(self, count: int) -> list[int]:
         """1 to `count`, shuffled."""
-        return (self._source.permutation(count) + 1).tolist()
+        shuffled: list[int] = (self._source.permutation(count) + 1).tolist()
+        return shuffled
 
     def texts(self, low: int, high: int, count: int) -> list[str]:
         """Letters and digits, `low` to `high` of them."""
@@ -67,7 +70,8 @@ class Draws:
 
     def chosen(self, percent: int, count: int) -> list[bool]:
         """For each row whether it is one of so many in a hundred."""
-        return (self._ints(1, 100, count) <= percent).tolist()
+        chosen: list[bool] = (self._ints(1, 100, count) <= percent).tolist()
+        return chosen
 
     def marked(self, texts: Sequence[str], mark: str, percent: int) -> list[str]:
         """The texts, so many in a hundred of them with `mark` written over somewhere."""

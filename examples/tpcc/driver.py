@@ -14,14 +14,21 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from diptych import Client, DiptychError
-from diptych.loadtest import LoadFailed, LoadSettings, Progress, Report, run_load
+from diptych.loadtest import (
+    LoadFailed,
+    LoadSettings,
+    OperationReport,
+    Progress,
+    Report,
+    run_load,
+)
 from diptych.testing import running
 from tpcc.loader import Scale, population
 from tpcc.schema import CUSTOMERS, ITEMS, Conditions, app
@@ -67,6 +74,11 @@ class Run:
     audit: Audit
 
     @property
+    def operations(self) -> list[OperationReport]:
+        """The mix's; the queries of connections that do nothing else are not among them."""
+        return [each for each in self.report.operations if each.kind == "transaction"]
+
+    @property
     def clean(self) -> bool:
         return self.audit.holds and self.report.clean and not self.failures
 
@@ -88,7 +100,7 @@ class Run:
     @property
     def tpmc(self) -> float:
         """New orders entered, a minute."""
-        entered = sum(o.results for o in self.report.operations if o.name == "new_order")
+        entered = sum(o.results for o in self.operations if o.name == "new_order")
         return 60 * entered / max(1e-9, self.report.seconds)
 
     @property
@@ -116,8 +128,9 @@ class Run:
                     "refused": operation.refused,
                     "latency_us": {name: operation.latency_us[name] for name in PERCENTILES},
                 }
-                for operation in self.report.operations
+                for operation in self.operations
             },
+            "queries_per_s": round(self.report.queries_rate, 1),
             "unanswered": self.report.unanswered,
             "pages_per_sync": sync["pages_per_sync"],
             "pages_per_transaction": round(self.pages_per_transaction, 2),
@@ -138,8 +151,8 @@ class Run:
             f"{'operation':<14}{'calls':>9}{'share':>8}{'/s':>9}{'rejected':>10}  ms:"
             + "".join(f"{name:>9}" for name in PERCENTILES)
         )
-        calls = sum(operation.calls for operation in report.operations)
-        for operation in sorted(report.operations, key=lambda one: -one.calls):
+        calls = sum(operation.calls for operation in self.operations)
+        for operation in sorted(self.operations, key=lambda one: -one.calls):
             times = [operation.latency_us[name] for name in PERCENTILES]
             yield (
                 f"{operation.name:<14}{operation.calls:>9,}{operation.calls / calls:>8.1%}"
@@ -166,8 +179,16 @@ class Run:
             yield f"{self.failures:,} calls failed, {report.unanswered:,} were not answered"
 
 
-def _refused(operation: Any) -> int:
+def _refused(operation: OperationReport) -> int:
     return sum(operation.refused.values())
+
+
+def _nothing(words: str) -> None:
+    pass
+
+
+def _aloud(words: str) -> None:
+    print(words, flush=True)
 
 
 def populate(address: str, scale: Scale) -> float:
@@ -189,14 +210,13 @@ def drive(
     *,
     seed: int = 7,
     watch: bool = False,
-    say: Any = None,
+    say: Callable[[str], None] = _nothing,
 ) -> Run:
     """Load the server at `address` if it is empty, run the mix, check the conditions.
 
     `watch`: check them all the time meanwhile, too. `say` is called with what happens, in words.
     Errors: DiptychError, LoadFailed.
     """
-    say = say or (lambda words: None)
     with Client(address, timeout=TIMEOUT_S) as client:
         found = client.call("loaded")
         loaded_s = 0.0
@@ -284,7 +304,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, items: int, customers: int
 
 def run(arguments: argparse.Namespace, address: str | None, *, watch: bool) -> int:
     """Do what the command line says; returns the exit code."""
-    say = (lambda words: None) if arguments.json else (lambda words: print(words, flush=True))
+    say = _nothing if arguments.json else _aloud
     scale = Scale(arguments.warehouses, arguments.items, arguments.customers)
     settings = LoadSettings(
         connections=arguments.connections,

@@ -19,7 +19,8 @@ Numbers: TypeAlias = npt.NDArray[np.int64]
 
 def district_numbers(warehouses: npt.NDArray[Any], districts: npt.NDArray[Any]) -> Numbers:
     """One number, 0 or more, for each row's district."""
-    return (warehouses.astype(np.int64) - 1) * DISTRICTS + districts - 1
+    numbers: Numbers = (warehouses.astype(np.int64) - 1) * DISTRICTS + districts - 1
+    return numbers
 
 
 def sums(groups: Numbers, values: npt.NDArray[Any], count: int) -> Numbers:
