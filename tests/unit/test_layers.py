@@ -17,6 +17,7 @@ LAYERS = [
     ["diptych.memory", "diptych.declarations"],
     ["diptych.app"],
     ["diptych.store"],
+    ["diptych.durable"],
     ["diptych.engine"],
     ["diptych.config"],
     ["diptych.serving"],
