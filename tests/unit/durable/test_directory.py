@@ -14,7 +14,10 @@ from tests.unit.durable.checkpoints import save
 from diptych.durable import DataDirectory, Files, Progress, checkpoints_in, verify_pages
 from diptych.errors import ConfigurationError
 
-CALLS = ["create", "reserve", "write", "sync_data", "sync", "close", "rename", "sync_directory", "remove"]  # fmt: skip
+CALLS = (
+    *("create", "reserve", "write", "sync_data", "sync", "close"),
+    *("rename", "sync_directory", "remove"),
+)
 
 
 class Counting(Files):
@@ -73,9 +76,9 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_that_can_not_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="data: .*file"):
+    with pytest.raises(ConfigurationError, match=r"data: .*file"):
         DataDirectory.open(tmp_path / "file", "shop")
-    with pytest.raises(ConfigurationError, match="data: .*below"):
+    with pytest.raises(ConfigurationError, match=r"data: .*below"):
         DataDirectory.open(tmp_path / "file" / "below", "shop")
 
 
