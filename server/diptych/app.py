@@ -300,7 +300,8 @@ class App:
             where = _place(function)
             given = list(inspect.signature(function).parameters) if callable(function) else []
             hints = [type_hints(function, where).get(name) for name in given]
-            if len(given) != 2 or not all(isinstance(h, type) and issubclass(h, Db) for h in hints):
+            dbs = [h is Any or (isinstance(h, type) and issubclass(h, Db)) for h in hints]
+            if dbs != [True, True]:
                 raise DeclarationError(f"{where}: a migration takes (old: Db, new: Db)")
             if not isinstance(from_version, int) or not 1 <= from_version < self.version:
                 raise DeclarationError(

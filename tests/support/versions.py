@@ -30,15 +30,11 @@ def store(app: App, path: Path, fill: Callable[[Db], None]) -> None:
 
 
 @contextmanager
-def opened(
-    app: App, path: Path, capacities: Mapping[str, int] | None = None
-) -> Iterator[Engine]:
+def opened(app: App, path: Path, capacities: Mapping[str, int] | None = None) -> Iterator[Engine]:
     """What a start of `app` makes of a directory. Errors: as `open_saved`."""
     with region_for(app, capacities) as region:
         with DataDirectory.open(path, app.name) as directory:
             assert open_saved(app, directory, region, history=2, capacities=capacities)
-        engine = Engine.recover(
-            app, region, grow=region.allocate, history=2, capacities=capacities
-        )
+        engine = Engine.recover(app, region, grow=region.allocate, history=2, capacities=capacities)
         engine.verify()
         yield engine

@@ -27,7 +27,8 @@ Every setting can also stand in the file, or in the environment as DIPTYCH_<SECT
   interval_ms = 10          # DIPTYCH_SYNC_INTERVAL_MS, --interval-ms
   [tables.order]
   capacity = 20_000_000     # --capacity order=20000000
-SIGTERM or SIGINT: calls in flight are answered, then the server ends; a second one ends it at once.
+SIGTERM or SIGINT: calls in flight are answered, the data is saved to the directory of --data, then
+the server ends; a second one ends it at once.
 There is no log yet: acknowledged work may be lost if the writer or the host dies.
 """
 
