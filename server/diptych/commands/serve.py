@@ -15,7 +15,7 @@ from typing import Any
 
 from diptych import config
 from diptych.app import App
-from diptych.errors import ConfigurationError
+from diptych.errors import ConfigurationError, DeclarationError
 from diptych.serving.spawn import forbid_library_threads
 
 HELP = "serve an application over TCP"
@@ -100,13 +100,20 @@ def capacities_of(given: Sequence[str]) -> dict[str, int]:
 
 
 def import_app(name: str, directory: Path) -> App:
-    """The application that module:name means. Errors: ConfigurationError."""
+    """The application that module:name means, its handlers' names checked, too.
+
+    Errors: ConfigurationError.
+    """
     from diptych.serving.application import load_app
 
     try:
-        return load_app(name, directory)
+        app = load_app(name, directory)
+        app.check_names()
+        return app
     except ConfigurationError:
         raise
+    except DeclarationError as error:
+        raise ConfigurationError(str(error)) from None
     except Exception as error:
         traceback.print_exc()
         raise ConfigurationError(f"app: {name} can't be imported: {error}") from None
