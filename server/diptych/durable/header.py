@@ -20,7 +20,9 @@ WHOLE = 0
 """The only kind of checkpoint there is: all pages of all extents."""
 FIXED_BYTES = 128
 HEADER_BYTES_MAX = 1 << 28
-_FIXED = struct.Struct("<8sIIqqQQQQIIIII")
+FIXED_CODES = "IIqqQQQQIIIII"
+"""What stands behind the magic, in the order of docs/formats.md."""
+_FIXED = struct.Struct(f"<8s{FIXED_CODES}")
 _EXTENT = struct.Struct("<QQ")
 _CHECKSUM = struct.Struct("<I")
 _CHECKSUM_AT = FIXED_BYTES - _CHECKSUM.size

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import struct
 import zlib
 from pathlib import Path
 
@@ -138,3 +140,13 @@ def test_a_header_that_nobody_wrote(tmp_path: Path, at: int, value: int, message
     path.write_bytes(raw)
     with pytest.raises(CorruptionError, match=message):
         load(path)
+
+
+def test_the_document_has_the_header_as_it_is() -> None:
+    document = (Path(__file__).parents[3] / "docs/formats.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\d+) \|", document, re.MULTILINE)
+    sizes = [struct.calcsize(f"<{code}") for code in ("8s", *headers.FIXED_CODES)]
+    assert [int(size) for _, size in rows[: len(sizes)]] == sizes
+    ends = [int(at) + int(size) for at, size in rows]
+    assert [int(at) for at, _ in rows] == [0, *ends[:-1]]
+    assert ends[-1] == headers.FIXED_BYTES

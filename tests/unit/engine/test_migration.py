@@ -12,10 +12,30 @@ import numpy as np
 import pytest
 from tests.support.versions import opened, store
 
-from diptych import App, Db, between, f32, i8, i16, i32, key, ordered, ref, scaled, text, u8, unique
+from diptych import (
+    App,
+    Day,
+    Db,
+    Time,
+    between,
+    bits,
+    data,
+    f32,
+    i8,
+    i16,
+    i32,
+    key,
+    ordered,
+    ref,
+    scaled,
+    text,
+    u8,
+    u64,
+    unique,
+)
 from diptych.durable import checkpoints_in
 from diptych.engine.engine import Engine
-from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
+from diptych.errors import ConfigurationError, CorruptionError, DeclarationError, EvolutionError
 
 ROWS = 3_000
 
@@ -517,3 +537,94 @@ def test_references_and_class_names_may_change(tmp_path: Path) -> None:
     with opened(newer, tmp_path) as engine:
         assert engine.db.parcel[1].owner == 1
         assert np.array_equal(engine.db.parcel.columns().owner, [1])
+
+
+EVERY_KIND: dict[str, tuple[Any, Any]] = {
+    "whole": (int, -5),
+    "tiny": (i8, -5),
+    "small": (u8, 250),
+    "unsigned": (u64, 2**64 - 1),
+    "real": (float, 2.5),
+    "short": (f32, -0.75),
+    "flag": (bool, True),
+    "side": (Annotated[Side, bits(8)], Side.SELL),
+    "code": (Annotated[str, text(3)], "abc"),
+    "name": (Annotated[str, text(20)], "a longer name"),
+    "hash": (Annotated[bytes, data(4)], b"\0\1\2\xff"),
+    "digest": (Annotated[bytes, data(12)], bytes(range(12))),
+    "day": (Day, 19_000),
+    "time": (Time, 1_700_000_000_000_000_000),
+    "maybe": (i16 | None, 7),
+    "maybe_not": (Annotated[str, text(20)] | None, None),
+}
+
+
+def test_defaults_of_every_kind(tmp_path: Path) -> None:
+    store(shop(price=(int, 0)), tmp_path, fill)
+    with opened(shop(price=(int, 0), **EVERY_KIND), tmp_path) as engine:
+        inserted = engine.transact(lambda db: db.item.insert(id=0).id)
+        for name, (_, default) in EVERY_KIND.items():
+            for number in (inserted, 1, ROWS - 1):
+                assert getattr(engine.db.item[number], name) == default, name
+            column = getattr(engine.db.item.columns(), name)
+            assert len(column) == len(expected()) + 1
+            assert len(set(column.tolist())) == 1, name
+
+
+def test_values_of_every_kind_come_along(tmp_path: Path) -> None:
+    """With None among them, into a table with a column and an index more."""
+    given = {name: (kind, default) for name, (kind, default) in EVERY_KIND.items()}
+
+    def values(number: int) -> dict[str, Any]:
+        return {
+            "whole": -number,
+            "tiny": number % 256 - 128,
+            "small": number % 256,
+            "unsigned": 2**64 - 1 - number,
+            "real": number / 7,
+            "short": number / 4,
+            "flag": number % 3 == 0,
+            "side": Side.BUY if number % 2 else Side.SELL,
+            "code": str(number % 1000),
+            "name": "n" * (number % 21),
+            "hash": number.to_bytes(4, "big"),
+            "digest": number.to_bytes(12, "big"),
+            "day": number,
+            "time": number * 10**15,
+            "maybe": None if number % 5 == 0 else number,
+            "maybe_not": None if number % 7 else str(number),
+        }
+
+    def fill(db: Db) -> None:
+        for number in range(1000):
+            db.item.insert(id=number, **values(number))
+        for number in range(0, 1000, 3):
+            db.item.delete(db.item[number])
+
+    store(shop(**given), tmp_path, fill)
+    newer = shop(price=(int, 1), **given, by_maybe=ordered("maybe", "side", "unsigned"))
+    with opened(newer, tmp_path) as engine:
+        for number in range(1000):
+            row = engine.db.item.get(number)
+            assert (row is None) == (number % 3 == 0)
+            if row is not None:
+                found = {name: getattr(row, name) for name in EVERY_KIND}
+                assert found == values(number)
+        walked = [row.maybe for row in engine.db.item.by_maybe.range()]
+        assert walked == sorted(walked, key=lambda maybe: (maybe is not None, maybe))
+
+
+def test_a_migration_is_declared_right() -> None:
+    newer = shop(version=2, price=(int, 0))
+    for wrong in (lambda old: None, lambda old, new, more: None, lambda old, new: None):
+        with pytest.raises(DeclarationError, match=r"a migration takes \(old: Db, new: Db\)"):
+            newer.migration(from_version=1)(wrong)
+
+    def right(old: Db, new: Db) -> None: ...
+
+    for version in (0, 2, 3, "1"):
+        with pytest.raises(DeclarationError, match="from_version must be below the app's"):
+            newer.migration(from_version=version)(right)  # type: ignore[arg-type]
+    assert newer.migration(from_version=1)(right) is right
+    with pytest.raises(DeclarationError, match="there is a migration from version 1"):
+        newer.migration(from_version=1)(right)
