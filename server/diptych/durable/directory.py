@@ -23,9 +23,9 @@ from types import TracebackType
 from diptych.durable.checkpoint import Checkpoint, write_checkpoint
 from diptych.durable.files import Files
 from diptych.durable.header import Header
-from diptych.durable.progress import Progress, mebibytes
+from diptych.durable.progress import Progress, in_mebibytes
 from diptych.errors import ConfigurationError
-from diptych.memory import Extent, Region
+from diptych.memory import PAGE_BYTES, Extent, Region
 
 KEPT = 2
 LOCK = "lock"
@@ -123,8 +123,9 @@ class DataDirectory:
         )
         path = self.path / header.file_name
         partial = path.with_name(path.name + PARTIAL)
+        data_bytes = header.page_count * PAGE_BYTES
         progress = Progress(
-            log, f"saving to {self.path}", header.page_count * 4096, shown=mebibytes
+            log, f"saving to {self.path}", data_bytes, shown=in_mebibytes, unit="MiB"
         )
         try:
             write_checkpoint(self._files, partial, region, header, progress.add)
@@ -135,7 +136,10 @@ class DataDirectory:
             raise
         self._files.sync_directory(self.path)
         log.info(
-            "saved %s, %s, in %.1f s", path.name, mebibytes(header.file_bytes), progress.elapsed_s
+            "saved %s, %s MiB, in %.1f s",
+            path.name,
+            in_mebibytes(header.file_bytes),
+            progress.elapsed_s,
         )
         self._forget_old()
         return Checkpoint(path, sequence, header.epoch)

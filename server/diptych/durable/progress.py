@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 FIRST_S = 1.0
 EVERY_S = 2.0
+ESTIMATED_PERCENT = 5
+"""Before so much is done an estimate is a guess."""
 MIB = 1 << 20
 
 
 class Progress:
-    """One piece of work of `total` units. `shown` puts a number of them into words."""
+    """One piece of work. `shown` puts a part of `total` into a number of `unit`."""
 
     def __init__(
         self,
@@ -23,9 +25,11 @@ class Progress:
         what: str,
         total: int,
         shown: Callable[[int], str],
+        unit: str,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log, self._what, self._total, self._shown = log, what, total, shown
+        self._log, self._what, self._total = log, what, total
+        self._shown, self._unit = shown, unit
         self._clock_s = clock_s
         self.began_s = clock_s()
         self._next_s = self.began_s + FIRST_S
@@ -38,14 +42,16 @@ class Progress:
         if now_s < self._next_s or self.done >= self._total:
             return
         self._next_s = now_s + EVERY_S
+        percent = 100 * self.done // max(1, self._total)
         left_s = (now_s - self.began_s) * (self._total - self.done) / max(1, self.done)
         self._log.info(
-            "%s: %s of %s, %d %%, about %.0f s left",
+            "%s: %s of %s %s, %d %%%s",
             self._what,
             self._shown(self.done),
             self._shown(self._total),
-            100 * self.done // max(1, self._total),
-            left_s,
+            self._unit,
+            percent,
+            f", about {left_s:.0f} s left" if percent >= ESTIMATED_PERCENT else "",
         )
 
     @property
@@ -53,9 +59,5 @@ class Progress:
         return self._clock_s() - self.began_s
 
 
-def rows(count: int) -> str:
-    return f"{count:,} rows"
-
-
-def mebibytes(size_bytes: int) -> str:
-    return f"{size_bytes / MIB:,.1f} MiB"
+def in_mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:,.1f}"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from diptych.app import App
-from diptych.durable.progress import Progress, rows
+from diptych.durable.progress import Progress
 from diptych.engine.engine import Engine
 from diptych.errors import CorruptionError, EvolutionError
 from diptych.evolution import Comparison
@@ -112,14 +112,16 @@ class _Copy:
             log,
             f"migrating table {self._name}",
             count * self._steps,
-            shown=lambda work: rows(work // self._steps),
+            shown=lambda work: f"{work // self._steps:,}",
+            unit="rows",
         )
 
     def run(self) -> None:
         before, after, new, count = self._before, self._after, self._new, len(self._rows)
         if count > after.capacity:
             raise EvolutionError(
-                f"table {self._name}: its {rows(count)} are more than the capacity {after.capacity}"
+                f"table {self._name}: its {count:,} rows are more than the capacity "
+                f"{after.capacity}"
             )
         self._allocate(count)
         new[after.live : after.live + count] = -1
@@ -134,7 +136,7 @@ class _Copy:
         for index in after.indexes:
             self._index(index)
         self._compare()
-        log.info("table %s: %s in %.1f s", self._name, rows(count), self._progress.elapsed_s)
+        log.info("table %s: %s rows in %.1f s", self._name, f"{count:,}", self._progress.elapsed_s)
 
     def _allocate(self, count: int) -> None:
         """Memory for `count` rows, as much as the table would have had by growing."""

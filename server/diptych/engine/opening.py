@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from diptych.app import App
 from diptych.durable import Checkpoint, DataDirectory, Header, Progress, read_header, read_pages
-from diptych.durable.progress import mebibytes
+from diptych.durable.progress import in_mebibytes
 from diptych.engine.migration import Migration
 from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
 from diptych.evolution import Comparison, Difference, compare
@@ -105,7 +105,8 @@ def load(checkpoint: Checkpoint, layout: Layout, region: Region) -> Header:
     Errors: CorruptionError, ConfigurationError, AllocationFailed, OSError.
     """
     size_bytes = checkpoint.path.stat().st_size
-    progress = Progress(log, f"loading {checkpoint.path}", size_bytes, shown=mebibytes)
+    what = f"loading {checkpoint.path}"
+    progress = Progress(log, what, size_bytes, shown=in_mebibytes, unit="MiB")
     header = read_pages(checkpoint.path, region, progress.add)
     words = region.words
     try:
@@ -115,9 +116,9 @@ def load(checkpoint: Checkpoint, layout: Layout, region: Region) -> Header:
     if int(words[at.SEQUENCE]) != header.sequence or layout.extents(words) != list(header.extents):
         raise CorruptionError(f"{checkpoint.path}: its pages are not what its header says")
     log.info(
-        "loaded %s, %s, in %.1f s",
+        "loaded %s, %s MiB, in %.1f s",
         checkpoint.path.name,
-        mebibytes(size_bytes),
+        in_mebibytes(size_bytes),
         progress.elapsed_s,
     )
     return header

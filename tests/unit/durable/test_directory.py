@@ -136,12 +136,16 @@ def test_any_call_may_fail(tmp_path: Path) -> None:
 def test_progress_is_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     log, now = logging.getLogger("diptych.durable"), [0.0]
     with caplog.at_level(logging.INFO, log.name):
-        progress = Progress(log, "saving", 1000, shown=str, clock_s=lambda: now[0])
+        progress = Progress(log, "saving", 1000, shown=str, unit="rows", clock_s=lambda: now[0])
         for _ in range(10):
             now[0] += 0.6
             progress.add(100)
+        slow = Progress(log, "slow", 1000, shown=str, unit="rows", clock_s=lambda: now[0])
+        now[0] += 10
+        slow.add(1)
     assert caplog.messages == [
-        "saving: 200 of 1000, 20 %, about 5 s left",
-        "saving: 600 of 1000, 60 %, about 2 s left",
+        "saving: 200 of 1000 rows, 20 %, about 5 s left",
+        "saving: 600 of 1000 rows, 60 %, about 2 s left",
+        "slow: 1 of 1000 rows, 0 %",
     ]
-    assert progress.elapsed_s == pytest.approx(6.0)
+    assert progress.elapsed_s == pytest.approx(16.0)
