@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -33,13 +34,15 @@ from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
 from diptych.store.faults import MemoryNeeded
-from diptych_client.errors import BadArguments, DiptychError, UnknownOperation
+from diptych.store.lifetimes import Lifetimes, is_view_kept
+from diptych_client.errors import BadArguments, DiptychError, ServerError, UnknownOperation
 from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
 
 Grow = Callable[[Extent], None]
 Handler = Callable[..., Any]
 
 RESULT = int(Kind.RESULT)
+VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what must outlive it"
 TELL_MEMORY_NS = 10_000_000_000
 
 log = logging.getLogger("diptych.engine")
@@ -77,6 +80,7 @@ class Engine:
         self._ints = self.db.space.ints
         self._scratch = self.db.space.scratch
         self._tell_memory_ns = 0
+        self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
         self._packed = packer()
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
@@ -157,7 +161,11 @@ class Engine:
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
-        """A transaction as a block of code. It can't run again, so memory is given inside it."""
+        """A transaction as a block of code. It can't run again, so memory is given inside it.
+
+        A heap whose free memory is in pieces is full here: nothing moves while it is written to.
+        """
+        self._lifetimes.end(expected=True)
         self._begin()
         self.db.space.give_memory = self._give_memory
         try:
@@ -169,6 +177,8 @@ class Engine:
             self.db.commit()
         finally:
             self.db.space.give_memory = None
+            self.db.space.take_root()
+            self._lifetimes.end(expected=True)
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
         """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
@@ -245,6 +255,8 @@ class Engine:
             if kind == Kind.REJECTED:
                 self.rejected += 1
             else:
+                # A log handler may keep the error for longer; its frames must not keep rows.
+                traceback.clear_frames(error.__traceback__)
                 self.failed += 1
             return kind, answer
 
@@ -255,8 +267,11 @@ class Engine:
         can't be sent undoes the transaction.
         """
         while True:
+            self._lifetimes.end()
             try:
                 result = pack(function(self.db, *arguments))
+                if is_view_kept(self.db.space):
+                    raise ServerError(VIEW_KEPT)
             except MemoryNeeded as needed:
                 self.db.rollback()
                 if needed.compact:

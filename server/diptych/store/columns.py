@@ -17,6 +17,7 @@ from diptych.errors import did_you_mean
 from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
+from diptych.store.faults import StaleRow
 from diptych.store.heap_values import matching, values_of
 from diptych.store.layout import TableLayout
 from diptych.store.storage import items, valid_rows, value_words
@@ -31,6 +32,7 @@ class Selection:
         self, space: Space, layout: TableLayout, rows: npt.NDArray[np.int64] | None, count: int
     ) -> None:
         self._space, self._layout, self._rows, self._count = space, layout, rows, count
+        self._sequence = space.ints[at.SEQUENCE]
 
     def __len__(self) -> int:
         return self._count
@@ -45,6 +47,8 @@ class Selection:
         if column is None:
             known = did_you_mean(name, self._layout.spec.by_name)
             raise AttributeError(f"table {self._layout.spec.name!r} has no column {name!r}{known}")
+        if self._space.ints[at.SEQUENCE] != self._sequence:
+            raise StaleRow(f"the transaction or query of {self!r} has ended")
         return _column(self._space, self._layout, column, self._rows, self._count)
 
 
