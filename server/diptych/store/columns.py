@@ -17,6 +17,8 @@ from diptych.errors import did_you_mean
 from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
+from diptych.store.faults import StaleRow
+from diptych.store.heap_values import matching, values_of
 from diptych.store.layout import TableLayout
 from diptych.store.storage import items, valid_rows, value_words
 from diptych.store.values import Codec
@@ -30,6 +32,7 @@ class Selection:
         self, space: Space, layout: TableLayout, rows: npt.NDArray[np.int64] | None, count: int
     ) -> None:
         self._space, self._layout, self._rows, self._count = space, layout, rows, count
+        self._sequence = space.ints[at.SEQUENCE]
 
     def __len__(self) -> int:
         return self._count
@@ -44,6 +47,8 @@ class Selection:
         if column is None:
             known = did_you_mean(name, self._layout.spec.by_name)
             raise AttributeError(f"table {self._layout.spec.name!r} has no column {name!r}{known}")
+        if self._space.ints[at.SEQUENCE] != self._sequence:
+            raise StaleRow(f"the transaction or query of {self!r} has ended")
         return _column(self._space, self._layout, column, self._rows, self._count)
 
 
@@ -63,6 +68,10 @@ def select(
             known = did_you_mean(name, codecs)
             raise AttributeError(f"table {layout.spec.name!r} has no column {name!r}{known}")
         column = codecs[name].column
+        if column.in_heap:
+            candidates = np.arange(high) if rows is None else rows
+            rows = matching(space, layout, codecs[name], value, candidates)
+            continue
         for i, word in enumerate(codecs[name].encode_sought(value)):
             stored = value_words(space, layout, column.first_word + i, high)
             rows = np.flatnonzero(stored == word) if rows is None else rows[stored[rows] == word]
@@ -78,6 +87,8 @@ def _column(
 ) -> npt.NDArray[Any]:
     """Those rows of a column, all of the first `count` where `rows` is None; read-only."""
     high = int(space.words[layout.state + at.ROW_HIGH])
+    if column.in_heap:
+        return values_of(space, layout, column, np.arange(count) if rows is None else rows)
     array = items(space, layout, column, high)
     chosen = array[:count] if rows is None else array[rows]
     chosen.flags.writeable = False  # a copy too: writing to one would change nothing
