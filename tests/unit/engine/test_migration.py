@@ -628,3 +628,28 @@ def test_a_migration_is_declared_right() -> None:
     assert newer.migration(from_version=1)(right) is right
     with pytest.raises(DeclarationError, match="there is a migration from version 1"):
         newer.migration(from_version=1)(right)
+
+
+def test_values_of_any_length_come_along(tmp_path: Path) -> None:
+    notes = {number: f"note {number} " * (number % 50) for number in range(500)}
+
+    def fill(db: Db) -> None:
+        for number, note in notes.items():
+            db.item.insert(id=number, note=note, raw=note.encode() * 2)
+        for number in range(0, 500, 3):
+            db.item.delete(db.item[number])
+        for number in range(1, 500, 3):
+            db.item[number].note = "changed" * number
+
+    store(shop(note=(str, ""), raw=(bytes, b"")), tmp_path, fill)
+    newer = shop(price=(int, 5), note=(str, ""), raw=(bytes | None, None), more=(str, "filled"))
+    with opened(newer, tmp_path) as engine:
+        for number, note in notes.items():
+            if number % 3 == 0:
+                assert number not in engine.db.item
+                continue
+            row = engine.db.item[number]
+            assert row.note == ("changed" * number if number % 3 == 1 else note)
+            assert (row.raw, row.more, row.price) == (note.encode() * 2, "filled", 5)
+        engine.transact(lambda db: db.item.insert(id=1000, note="x" * 5000))
+        engine.verify()
