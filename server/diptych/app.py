@@ -74,9 +74,14 @@ CAPACITY_DEFAULT = 1_000_000
 
 
 class Columns(Protocol):
-    """A table's live rows as numpy arrays, one attribute a column. Read-only."""
+    """A table's live rows as numpy arrays, one attribute a column. The arrays are read-only.
+
+    `write` sets columns of all these rows, to one value or to one each, in a transaction.
+    """
 
     def __getattr__(self, column: str) -> Any: ...
+    def __getitem__(self, column: str) -> Any: ...
+    def write(self, **columns: Any) -> None: ...
     def __len__(self) -> int: ...
 
 

@@ -220,6 +220,12 @@ class Engine:
     def verify(self) -> None:
         """Check all structures and every invariant. Errors: CorruptionError, AssertionError."""
         self.db.verify()
+        try:
+            self._check_invariants()
+        finally:
+            self.db.space.take_root()
+
+    def _check_invariants(self) -> None:
         for invariant in self.app.invariants:
             self.check_invariant(invariant)
 
@@ -280,6 +286,7 @@ class Engine:
                     raise ServerError(VIEW_KEPT)
             except MemoryNeeded as needed:
                 self.db.rollback()
+                self.db.space.take_root()
                 if needed.compact:
                     calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
                 else:
@@ -287,6 +294,7 @@ class Engine:
                 continue
             except BaseException:
                 self.db.rollback()
+                self.db.space.take_root()
                 raise
             self._scratch[at.S_UNDO_TOP] = 0
             return result

@@ -270,12 +270,12 @@ def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor
         base = cursor.take(-(-capacity * column.words // rows_a_word))
         ranges.append(Range(base, column.words, rows_a_word))
         bases += [base + i for i in range(column.words)]
-        strides += [column.words] * column.words
+        strides += [column.words if rows_a_word == 1 else 0] * column.words
         packs += [pack] * column.words
         if column.optional:
             valid = cursor.take(-(-capacity // ROWS_A_WORD))
             ranges.append(Range(valid, 1, ROWS_A_WORD))
-            bases, strides, packs = [*bases, valid], [*strides, 1], [*packs, VALID_PACK]
+            bases, strides, packs = [*bases, valid], [*strides, 0], [*packs, VALID_PACK]
     indexes = []
     for i, index in enumerate(spec.indexes):
         nodes_max = nodes_for(capacity, index.words)

@@ -159,7 +159,7 @@ class TableView:
 
     def columns(self, **equals: Any) -> Selection:
         """Live rows as numpy arrays, those alone whose columns equal the given values."""
-        return select(self.space, self.layout, self.codecs, equals)
+        return select(self, equals)
 
     def _make_get_or_insert(self) -> Callable[..., Row]:
         names = [column.name for column in self.layout.spec.keys]
