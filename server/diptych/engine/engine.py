@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from diptych.app import App
 from diptych.engine.arguments import binder
+from diptych.engine.fill_watch import FillWatch
 from diptych.engine.results import failure, packer
 from diptych.errors import HeapFull, OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure, Region
@@ -82,6 +83,7 @@ class Engine:
         self._tell_memory_ns = 0
         self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
         self._packed = packer()
+        self.fill = FillWatch(region.words, layout)
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
             operation.number: (
@@ -308,6 +310,7 @@ class Engine:
                 more = layouts.table_growth(table, rows)
                 self._take(layouts.table_extents(table, rows, more))
                 words[descriptor + at.T_ALLOCATED] = more
+                self.fill.look_at(table)
                 return
             for index in table.indexes:
                 if index.descriptor == descriptor:
