@@ -21,8 +21,12 @@ class ConfigurationError(Exception):
     """A configuration file, environment variable or flag is wrong. Exit code 2."""
 
 
+class EvolutionError(ConfigurationError):
+    """Stored data and the application's tables do not go together; the message says how."""
+
+
 class CorruptionError(Exception):
-    """Data in memory contradicts itself: a bug in Diptych, or memory written from outside."""
+    """Data contradicts itself: a damaged file, memory written from outside, or a bug in Diptych."""
 
 
 class OutOfMemory(Unavailable):
