@@ -151,7 +151,7 @@ class OrderLine:
     info: Info
 
 
-@app.table(capacity=ITEMS)
+@app.table(capacity=2 * ITEMS)
 class Item:
     id: ItemId = key()
     image: i16
