@@ -9,7 +9,7 @@ Importing this module compiles the kernels, or loads them from the cache.
 from __future__ import annotations
 
 from diptych.kernel import direct, ready
-from diptych.store import btree, hashing, rows, undo, verify
+from diptych.store import btree, changes, hashing, rows, undo, verify
 
 find = direct(hashing.find, 1)
 find1 = direct(hashing.find1, 2)
@@ -17,6 +17,7 @@ insert = direct(rows.insert, 1)
 assign = direct(rows.assign, 4)
 delete = direct(rows.delete, 2)
 update = direct(rows.update, 4)
+change = direct(changes.change, 4)
 next_row = direct(rows.next_row, 2)
 open_cursor = direct(btree.open_cursor, 5)
 advance = direct(btree.advance, 1)
