@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.np.arrayobj import make_array, populate_array
 
-from diptych.store import btree, changes, hashing, rows
+from diptych.store import btree, hashing, rows
 from diptych.store import words as at
 from diptych.store.compiled.types import I32, I64
 
@@ -36,7 +36,7 @@ KERNELS = {
     "assign": (rows.assign, 4),
     "delete": (rows.delete, 2),
     "update": (rows.update, 4),
-    "change": (changes.change, 4),
+    "update_words": (rows.update_words, 4),
     "next_row": (rows.next_row, 2),
     "open_cursor": (btree.open_cursor, 5),
     "advance": (btree.advance, 1),

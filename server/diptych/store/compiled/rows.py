@@ -28,7 +28,7 @@ from diptych.store.compiled.native import (
 from diptych.store.compiled.types import I64, Refused, RowType, TableType, column_type
 from diptych.store.compiled.values import from_words, to_words
 from diptych.store.layout import ROWS_A_WORD, VALID_PACK, pack_of
-from diptych.store.rows import LIVE
+from diptych.store.slots import LIVE
 
 
 def make_row(context: Any, builder: Any, kind: RowType, base: Any, row: Any) -> Any:
@@ -121,7 +121,7 @@ def _assign(
     t, first = table.descriptor, column.first_word
     if len(parts) > 1:
         put_arguments(builder, base, parts)
-        return call_kernel(context, builder, "change", base, t, row, first, len(parts))
+        return call_kernel(context, builder, "update_words", base, t, row, first, len(parts))
     indexed = any(column in index.spec.columns for index in table.indexes.values())
     if indexed or pack_of(column) != 0:
         return call_kernel(context, builder, "update", base, t, row, first, parts[0])
