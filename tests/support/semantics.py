@@ -482,7 +482,7 @@ def use_deleted(db: Db, id: int, what: int) -> int:
     if what == 1:
         other.rank = 5
     if what == 2:
-        other.owner = 5
+        other.owner = 1
     if what == 3:
         db.item.delete(other)
     return 0
@@ -509,13 +509,12 @@ def act(db: Db, what: int, id: int, rank: int) -> None:
 @app.transaction
 def walk(db: Db, reverse: bool, at: int, what: int, id: int, rank: int) -> int:
     """Rows in the order of the index, as digits; at one of them something is changed."""
-    found = steps = 0
+    found = 0
     for row in db.item.by_rank.range(start=0, stop=100, reverse=reverse):
         found = found * 10 + row.id
-        steps += 1
         if row.id == at:
             act(db, what, id, rank)
-        if steps == STEPS_MAX:
+        if found >= 10**STEPS_MAX:
             break
     return found
 
@@ -554,13 +553,12 @@ def ends(db: Db) -> tuple[int, int]:
 
 @app.transaction
 def nested(db: Db, depth: int) -> int:
-    """Ranges that are left open, one for each level."""
+    """Loops in loops, all of which go on."""
     total = 0
     for row in db.item.by_rank.range():
         total += row.id
-        if depth > 1:
+        if depth > 1 and row.id == 1:
             total += nested(db, depth - 1)
-            break
     return total
 
 

@@ -7,12 +7,13 @@ the outcome is what the document says.
 from __future__ import annotations
 
 import inspect
+import linecache
 import math
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from tests.support import semantics
@@ -84,8 +85,8 @@ def refused(told: str, handler: Callable[..., Any]) -> None:
 
 class Small:
     id: int = key()
-    name: text(8) = ""  # type: ignore[valid-type]  # replaced below
     size: float = 0.0
+    ready: bool = False
     note: str = ""
 
 
@@ -151,7 +152,7 @@ def test_1_6_bools_are_ints_but_ints_are_no_bools(lanes: Lanes) -> None:
     def int_into_bool(db: Db) -> None:
         db.small[1].ready = 1
 
-    refused("no column 'ready'", int_into_bool)
+    refused("small.ready holds bool, not int", int_into_bool)
     assert lanes.call("numbers", 1).flag is False
 
 
@@ -491,12 +492,10 @@ def test_5_5_a_key_is_never_assigned(items: Lanes) -> None:
 
 
 def test_5_6_a_table_is_walked_by_slots(items: Lanes) -> None:
-    assert items.check("walk_slots", 0, 0, 0) == 12345
-    assert items.check("walk_slots", 2, 1, 9) == 123459  # a new slot, ahead
-    assert items.check("walk_slots", 1, 2, 2) == 13459
-    assert items.check("walk_slots", 3, 1, 8) == 134598  # the slot of 2 is not free before the end
-    assert items.check("walk_slots", 3, 1, 6) == 163459 or True
-    assert items.check("walk_slots", 0, 0, 0) == 163459 or True
+    assert items.check("walk_slots", 1, 2, 2) == 1345  # deleted, ahead
+    assert items.check("walk_slots", 3, 1, 8) == 1345  # into the slot that 2 had, behind
+    assert items.check("walk_slots", 3, 1, 9) == 183459  # into a new one, ahead
+    assert items.check("walk_slots", 3, 2, 3) == 183459
 
 
 # 6. Changing an index while walking it ----------------------------------------------------------
@@ -527,7 +526,7 @@ def test_6_3_what_is_deleted_is_not_seen_and_the_walk_goes_on(items: Lanes) -> N
 def test_6_4_what_moves_ahead_is_seen_again_and_behind_is_missed(items: Lanes) -> None:
     assert items.check("walk", False, 3, 3, 1, 45) == 123415
     assert items.check("walk", False, 3, 3, 5, 25) == 2341  # order before: 2, 3, 4, 1, 5
-    assert items.check("walk", True, 4, 3, 1, 15) == 143521 or True
+    assert items.check("walk", True, 4, 3, 1, 15) == 143521
 
 
 def test_6_5_a_loop_that_pushes_rows_ahead_meets_them_again(items: Lanes) -> None:
@@ -550,11 +549,10 @@ def test_6_7_bounds_stay_what_they_were(items: Lanes) -> None:
     assert items.check("walk", False, 3, 1, 7, -1) == 1235
 
 
-def test_6_8_as_many_ranges_as_there_are_cursors(items: Lanes) -> None:
-    assert items.check("nested", at.CURSORS - 1) == at.CURSORS - 2 + 15
-    assert items.check("nested", at.CURSORS) == at.CURSORS - 1 + 15
+def test_6_8_loops_in_loops(items: Lanes) -> None:
+    assert items.check("nested", at.CURSORS) == 15 * at.CURSORS
     crashes(items, "nested", at.CURSORS + 1)
-    assert items.check("nested", 5) == 4 + 15
+    assert items.check("nested", 5) == 15 * 5
 
 
 # 7. Keys, references, defaults ------------------------------------------------------------------
@@ -705,6 +703,81 @@ def test_10_1_one_variable_has_one_type() -> None:
         return value
 
     refused("make it one of them", mixed)
+
+
+STATEMENTS = {
+    "can't catch errors": "try:\n        pass\n    finally:\n        pass",
+    "`with` is not compiled": "with db: pass",
+    "can't be a generator": "yield 1",
+    "generator expressions": "any(row.ready for row in db.small)",
+    "lists are not compiled": "[row.id for row in db.small]",
+    "lists .* a tuple": "rows = [1]",
+    "dicts are not compiled": "rows = {1: 2}",
+    "sets are not compiled": "rows = {1}",
+    "lambdas are not compiled": "f = lambda: 1",
+    "functions inside a handler": "def f(): pass",
+    "f-strings are not compiled": "x = f'{db.now}'",
+    "`del` is not compiled": "x = 1; del x",
+    "can't change globals": "global NAN",
+    "can't import": "import math",
+}
+OPERATORS = {
+    r"\*\* is not compiled; multiply": "db.now ** 2",
+    "@ is not compiled": "db.now @ 2",
+    "~ is not compiled; write -x - 1": "~db.now",
+    "a plus sign is not compiled": "+db.now",
+    "`is` compares with None alone": "db.small[1] is db.small[2]",
+    "`in` is compiled for tables": "db.small[1].size in (1.0, 2.0)",
+}
+TABLE = {"changes": 1}
+
+
+def handler_of(tmp_path: Path, statement: str) -> Any:
+    """A handler with this statement in it, from a file, since its source is looked at."""
+    path = tmp_path / "handler.py"
+    path.write_text(f"def handler(db):\n    {statement}\n")
+    known: dict[str, Any] = {"TABLE": TABLE, "NAN": NAN}
+    exec(compile(path.read_text(), str(path), "exec"), known)
+    linecache.checkcache()
+    return known["handler"]
+
+
+@pytest.mark.parametrize("told", STATEMENTS)
+def test_10_2_statements(told: str, tmp_path: Path) -> None:
+    refused(told, handler_of(tmp_path, STATEMENTS[told]))
+
+
+@pytest.mark.parametrize("told", OPERATORS)
+def test_10_3_operators(told: str, tmp_path: Path) -> None:
+    refused(told, handler_of(tmp_path, f"x = {OPERATORS[told]}"))
+
+
+@pytest.mark.parametrize("what", ["TABLE", "print", "sorted", "isinstance"])
+def test_10_4_things_from_outside(what: str, tmp_path: Path) -> None:
+    refused(f"{what} is not part of what can be compiled", handler_of(tmp_path, f"x = {what}"))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "told"),
+    [
+        (str, r"say how long it is: Annotated\[str, text\(16\)\]"),
+        (bytes, r"say how long it is: Annotated\[bytes, data\(16\)\]"),
+        (dict[str, int], "can't take dict"),
+        (Annotated[str, text(513)], "512 at most"),
+    ],
+)
+def test_10_5_values_without_a_fixed_size(annotation: Any, told: str) -> None:
+    def handler(db: Db, value: Any) -> None:
+        return None
+
+    handler.__annotations__["value"] = annotation
+    refused(told, handler)
+
+
+@pytest.mark.parametrize("what", ["db.small.columns()", "db.caller"])
+def test_10_6_parts_of_the_database(what: str, tmp_path: Path) -> None:
+    name = what.split(".")[-1]
+    refused(re.escape(name) + " is for handlers that are not compiled", handler_of(tmp_path, what))
 
 
 # The document -----------------------------------------------------------------------------------
