@@ -37,6 +37,13 @@ class TableFull(Rejected):
         super().__init__("table_full", table=table, capacity=capacity)
 
 
+class HeapFull(TableFull):
+    """No room for a value in a table's heap, as long as `heap_bytes` says. Code `table_full`."""
+
+    def __init__(self, table: str, heap_bytes: int) -> None:
+        Rejected.__init__(self, "table_full", table=table, heap_bytes=heap_bytes)
+
+
 class BadValue(Rejected):
     """A value that its column can't hold. Code `bad_value`."""
 

@@ -6,7 +6,8 @@ function of the region's bytes, the frames and the time given; who calls it, and
 region, is not known.
 
 When a table has used up its memory but not its capacity, the transaction is rolled back, the table
-gets memory (`grow`), and the transaction runs again, so that memory never grows inside one.
+gets memory (`grow`), and the transaction runs again, so that memory never grows inside one. The
+same goes for a heap whose free memory is in pieces: they are put together in between.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import numpy.typing as npt
 from diptych.app import App
 from diptych.engine.arguments import binder
 from diptych.engine.results import failure, packer
-from diptych.errors import OutOfMemory, TableFull
+from diptych.errors import HeapFull, OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure, Region
+from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
@@ -111,6 +113,8 @@ class Engine:
             engine._give_memory(table.descriptor)
             for index in table.indexes:
                 engine._give_memory(index.descriptor)
+            if table.heap_words:
+                engine._give_memory(table.descriptor + at.T_HEAP)
         if setup and app.setup_function is not None:
             engine.transact(app.setup_function)
         region.words[at.SETUP_DONE] = 1
@@ -255,7 +259,10 @@ class Engine:
                 result = pack(function(self.db, *arguments))
             except MemoryNeeded as needed:
                 self.db.rollback()
-                self._give_memory(needed.descriptor)
+                if needed.compact:
+                    calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
+                else:
+                    self._give_memory(needed.descriptor)
                 continue
             except BaseException:
                 self.db.rollback()
@@ -288,7 +295,19 @@ class Engine:
                     self._take(layouts.index_extents(index, nodes, more))
                     words[descriptor + at.X_NODES_ALLOCATED] = more
                     return
+            if table.heap_words and table.descriptor + at.T_HEAP == descriptor:
+                self._grow_heap(table)
+                return
         raise AssertionError(f"nothing at {descriptor} can grow")
+
+    def _grow_heap(self, table: layouts.TableLayout) -> None:
+        allocated = table.descriptor + at.T_HEAP_ALLOCATED
+        has = self._ints[allocated]
+        more = layouts.heap_growth(table, has, self._scratch[at.S_HEAP_WORDS])
+        if more == has:
+            raise HeapFull(table.spec.name, table.heap_words * 8)
+        self._take(layouts.heap_extents(table, has, more))
+        self._ints[allocated] = more
 
     def _take(self, extents: list[Extent]) -> None:
         try:

@@ -17,6 +17,7 @@ from diptych.errors import did_you_mean
 from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
+from diptych.store.heap_values import matching, values_of
 from diptych.store.layout import TableLayout
 from diptych.store.storage import items, valid_rows, value_words
 from diptych.store.values import Codec
@@ -63,6 +64,10 @@ def select(
             known = did_you_mean(name, codecs)
             raise AttributeError(f"table {layout.spec.name!r} has no column {name!r}{known}")
         column = codecs[name].column
+        if column.in_heap:
+            candidates = np.arange(high) if rows is None else rows
+            rows = matching(space, layout, codecs[name], value, candidates)
+            continue
         for i, word in enumerate(codecs[name].encode_sought(value)):
             stored = value_words(space, layout, column.first_word + i, high)
             rows = np.flatnonzero(stored == word) if rows is None else rows[stored[rows] == word]
@@ -78,6 +83,8 @@ def _column(
 ) -> npt.NDArray[Any]:
     """Those rows of a column, all of the first `count` where `rows` is None; read-only."""
     high = int(space.words[layout.state + at.ROW_HIGH])
+    if column.in_heap:
+        return values_of(space, layout, column, np.arange(count) if rows is None else rows)
     array = items(space, layout, column, high)
     chosen = array[:count] if rows is None else array[rows]
     chosen.flags.writeable = False  # a copy too: writing to one would change nothing

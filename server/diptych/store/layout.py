@@ -323,10 +323,10 @@ def table_extents(table: TableLayout, old_rows: int, new_rows: int) -> list[Exte
     return found
 
 
-def heap_growth(table: TableLayout, words: int) -> int:
-    """How many words a heap that has memory for `words` should have next."""
-    more = words + min(words // 4, HEAP_WORDS_STEP_MAX)
-    return min(table.heap_words, max(HEAP_WORDS_FIRST, more))
+def heap_growth(table: TableLayout, words: int, least: int = 0) -> int:
+    """How many words a heap that has memory for `words`, and needs `least`, should have next."""
+    more = max(words + min(words // 4, HEAP_WORDS_STEP_MAX), HEAP_WORDS_FIRST, least)
+    return min(table.heap_words, _words_pages(more) * PAGE_WORDS)
 
 
 def heap_extents(table: TableLayout, old_words: int, new_words: int) -> list[Extent]:

@@ -16,6 +16,8 @@ from diptych.memory import Region
 from diptych.store import words as at
 from diptych.store.faults import RangeLost
 
+GROWTH = (at.GROW_TABLE, at.GROW_INDEX, at.GROW_HEAP)
+
 
 @dataclass
 class Space:
@@ -31,6 +33,7 @@ class Space:
         self.scratch_bytes = self.region.scratch
         self.scratch = self.scratch_bytes.cast("q")
         self.arguments = self.scratch[at.S_ARGUMENT : at.S_ARGUMENT + at.VALUES_MAX]
+        self.blob = self.scratch_bytes[at.S_BLOB * 8 : at.S_UNDO * 8]
         self.undo = self.scratch[at.S_UNDO :]
         self.scratch[at.S_UNDO_LIMIT] = len(self.undo)
         self._free_cursors = list(range(at.CURSORS))
@@ -40,7 +43,7 @@ class Space:
 
     def needs_memory(self, code: int) -> bool:
         """Whether a kernel's negative `code` asks for memory, and has been given it."""
-        if self.give_memory is None or code not in (at.GROW_TABLE, at.GROW_INDEX):
+        if self.give_memory is None or code not in GROWTH:
             return False
         self.give_memory(self.scratch[at.S_FAULT])
         return True
