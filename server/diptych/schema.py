@@ -59,6 +59,13 @@ class Bits:
     size: int
     signed: bool = True
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """The least and the greatest int that they hold."""
+        if self.signed:
+            return -(1 << self.size - 1), (1 << self.size - 1) - 1
+        return 0, (1 << self.size) - 1
+
 
 @dataclass(frozen=True)
 class Unit:

@@ -33,7 +33,7 @@ Name = Annotated[str, text(6)]
 Title = Annotated[str, text(20)]
 Code = Annotated[bytes, data(3)]
 Digest = Annotated[bytes, data(16)]
-STEPS_MAX = 12
+STEPS_MAX = 10**12  # as many digits
 
 
 class Color(IntEnum):
@@ -514,7 +514,7 @@ def walk(db: Db, reverse: bool, at: int, what: int, id: int, rank: int) -> int:
         found = found * 10 + row.id
         if row.id == at:
             act(db, what, id, rank)
-        if found >= 10**STEPS_MAX:
+        if found >= STEPS_MAX:
             break
     return found
 

@@ -78,9 +78,13 @@ def _quick_test(value: ValueType, name: str) -> str:
 
 
 def _bounds(value: ValueType) -> tuple[int, int]:
-    if value.between is None:
-        return INT_MIN, INT_MAX
-    return max(INT_MIN, int(value.between.low)), min(INT_MAX, int(value.between.high))
+    """The least and the greatest int, both allowed."""
+    low, high = INT_MIN, INT_MAX
+    if value.bits is not None:
+        low, high = value.bits.range
+    if value.between is not None:
+        low, high = max(low, int(value.between.low)), min(high, int(value.between.high))
+    return low, high
 
 
 def _completer(operation: Operation) -> Callable[[Any], list[Any]]:
@@ -128,6 +132,8 @@ def _plain_checker(value: ValueType, name: str) -> Check:
         return _list_checker(value, name)
     if value.base is dict:
         return _map_checker(value, name)
+    if value.data is not None:
+        return _data_checker(value.data.size_bytes, name)
     if value.base in (bool, bytes, NoneType):
         return _type_checker(value, name)
     return lambda given: given
@@ -154,7 +160,8 @@ def _enum_checker(value: ValueType, name: str) -> Check:
 
 def _int_checker(value: ValueType, name: str) -> Check:
     low, high = _bounds(value)
-    wanted = "an int" if value.between is None else f"an int from {low} to {high}"
+    whole = (low, high) == (INT_MIN, INT_MAX)
+    wanted = "an int" if whole else f"an int from {low} to {high}"
 
     def check(given: Any) -> int:
         if type(given) is not int or not low <= given <= high:
@@ -235,6 +242,15 @@ def _map_checker(value: ValueType, name: str) -> Check:
         if type(given) is not dict:
             raise _bad(name, given, "a map")
         return {check_key(key): check_value(item) for key, item in given.items()}
+
+    return check
+
+
+def _data_checker(size_bytes: int, name: str) -> Check:
+    def check(given: Any) -> Any:
+        if type(given) is not bytes or len(given) != size_bytes:
+            raise _bad(name, given, f"exactly {size_bytes} bytes")
+        return given
 
     return check
 

@@ -38,6 +38,7 @@ from diptych.store.words import (
     NODE_FREE,
     NODE_HIGH,
     NODE_WORDS,
+    ORDER_VALID,
     PACK_ROWS,
     PENDING,
     PENDING_LAST,
@@ -66,6 +67,7 @@ from diptych.store.words import (
     X_NODES_MAX,
     X_STATE,
     X_TABLE,
+    X_TEXT,
     X_UNIQUE,
 )
 
@@ -281,6 +283,15 @@ def check_fill(words: Words, x: int, node: int, level: int, high: int) -> int:
 
 
 @bulk_kernel
+def has_none(words: Words, x: int, entry: int) -> bool:
+    """Whether one of an entry's columns is None, so that it agrees with nothing."""
+    for i in range(words[x + X_KEYS]):
+        if words[x + X_TEXT + i] == ORDER_VALID and words[entry + i] == 0:
+            return True
+    return False
+
+
+@bulk_kernel
 def check_leaf(words: Words, x: int, leaf: int, before: int) -> int:
     """A leaf's entries against each other, the entry at `before` (or -1) and the rows."""
     t = words[x + X_TABLE]
@@ -290,7 +301,8 @@ def check_leaf(words: Words, x: int, leaf: int, before: int) -> int:
         if before >= 0:
             if not is_before(words, before, entry, keys + 1, 0):
                 return TREE_ORDER
-            if words[x + X_UNIQUE] != 0 and agrees(words, before, entry, keys):
+            same = words[x + X_UNIQUE] != 0 and agrees(words, before, entry, keys)
+            if same and not has_none(words, x, entry):
                 return TREE_UNIQUE
         row = words[entry + keys]
         if row < 0 or row >= words[words[t + T_STATE] + ROW_HIGH]:
