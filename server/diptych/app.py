@@ -28,6 +28,7 @@ from typing import (
 import diptych_client
 from diptych import declarations
 from diptych.errors import DeclarationError, did_you_mean
+from diptych.names import wrong_names
 from diptych.rejections import rejection_codes
 from diptych.schema import (
     MISSING,
@@ -73,9 +74,14 @@ CAPACITY_DEFAULT = 1_000_000
 
 
 class Columns(Protocol):
-    """A table's live rows as numpy arrays, one attribute a column. Read-only."""
+    """A table's live rows as numpy arrays, one attribute a column. The arrays are read-only.
+
+    `write` sets columns of all these rows, to one value or to one each, in a transaction.
+    """
 
     def __getattr__(self, column: str) -> Any: ...
+    def __getitem__(self, column: str) -> Any: ...
+    def write(self, **columns: Any) -> None: ...
     def __len__(self) -> int: ...
 
 
@@ -230,6 +236,8 @@ class App:
         self.operations: list[Operation] = []
         self.setup_function: Callable[..., None] | None = None
         self.invariants: list[Callable[..., bool]] = []
+        self.migrations: dict[int, Callable[..., None]] = {}
+        self._names_checked = 0  # how many handlers there were
 
     def __repr__(self) -> str:
         return f"<App {self.name}: {len(self.tables)} tables, {len(self.operations)} operations>"
@@ -287,6 +295,34 @@ class App:
         self.invariants.append(function)
         return function
 
+    def migration(self, *, from_version: int) -> Callable[[F], F]:
+        """Declare how stored data of an earlier version becomes data of this one.
+
+        `(old, new) -> None`: `old` is read-only, with the tables as they were. In `new` all is
+        filled that could be without help; tables that differ otherwise are empty, for the function
+        to fill. It runs at a start that finds data of `from_version`; see docs/evolution.md.
+        """
+
+        def declare(function: F) -> F:
+            where = _place(function)
+            given = list(inspect.signature(function).parameters) if callable(function) else []
+            hints = [type_hints(function, where).get(name) for name in given]
+            dbs = [h is Any or (isinstance(h, type) and issubclass(h, Db)) for h in hints]
+            if dbs != [True, True]:
+                raise DeclarationError(f"{where}: a migration takes (old: Db, new: Db)")
+            if not isinstance(from_version, int) or not 1 <= from_version < self.version:
+                raise DeclarationError(
+                    f"{where}: from_version must be below the app's, which is {self.version}"
+                )
+            if from_version in self.migrations:
+                raise DeclarationError(
+                    f"{where}: there is a migration from version {from_version} already"
+                )
+            self.migrations[from_version] = function
+            return function
+
+        return declare
+
     def operation(self, name: str) -> Operation:
         """The operation of that name. Errors: KeyError with the nearest name."""
         for operation in self.operations:
@@ -303,6 +339,20 @@ class App:
 
     def describe(self) -> list[dict[str, Any]]:
         return [operation.describe() for operation in self.operations]
+
+    def check_names(self) -> None:
+        """Look for names in handlers that no table has, before the first of them runs.
+
+        Errors: DeclarationError with a line for each, which says file and line of the source.
+        """
+        setup = [] if self.setup_function is None else [self.setup_function]
+        handlers = [*(o.function for o in self.operations), *setup, *self.invariants]
+        if len(handlers) == self._names_checked:
+            return
+        wrong = wrong_names(handlers, self.tables, Db)
+        if wrong:
+            raise DeclarationError("\n".join(map(str, wrong)))
+        self._names_checked = len(handlers)
 
     def open(
         self,

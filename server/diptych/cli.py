@@ -16,6 +16,7 @@ import diptych
 
 COMMANDS = {
     "serve": "serve an application over TCP",
+    "check": "check an application, compile its handlers, and look at its data",
     "call": "run one operation of a running server",
     "doctor": "say what works on this machine, what it costs, and what to change",
     "pages": "the page-tracking test program: write, then list the pages written",

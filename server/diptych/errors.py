@@ -21,8 +21,12 @@ class ConfigurationError(Exception):
     """A configuration file, environment variable or flag is wrong. Exit code 2."""
 
 
+class EvolutionError(ConfigurationError):
+    """Stored data and the application's tables do not go together; the message says how."""
+
+
 class CorruptionError(Exception):
-    """Data in memory contradicts itself: a bug in Diptych, or memory written from outside."""
+    """Data contradicts itself: a damaged file, memory written from outside, or a bug in Diptych."""
 
 
 class OutOfMemory(Unavailable):
@@ -31,10 +35,11 @@ class OutOfMemory(Unavailable):
 
 
 class TableFull(Rejected):
-    """An insert beyond a table's declared capacity. Code `table_full`."""
+    """An insert beyond a table's capacity. Code `table_full`; `setting` is what raises it."""
 
     def __init__(self, table: str, capacity: int) -> None:
-        super().__init__("table_full", table=table, capacity=capacity)
+        setting = f"[tables.{table}] capacity"
+        super().__init__("table_full", table=table, capacity=capacity, setting=setting)
 
 
 class HeapFull(TableFull):

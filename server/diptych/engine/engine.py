@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from diptych.app import App
 from diptych.engine.arguments import binder
+from diptych.engine.fill_watch import FillWatch
 from diptych.engine.results import failure, packer
 from diptych.errors import HeapFull, OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure, Region
@@ -33,13 +35,15 @@ from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
 from diptych.store.faults import MemoryNeeded
-from diptych_client.errors import BadArguments, DiptychError, UnknownOperation
+from diptych.store.lifetimes import Lifetimes, is_view_kept
+from diptych_client.errors import BadArguments, DiptychError, ServerError, UnknownOperation
 from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
 
 Grow = Callable[[Extent], None]
 Handler = Callable[..., Any]
 
 RESULT = int(Kind.RESULT)
+VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what must outlive it"
 TELL_MEMORY_NS = 10_000_000_000
 
 log = logging.getLogger("diptych.engine")
@@ -77,7 +81,9 @@ class Engine:
         self._ints = self.db.space.ints
         self._scratch = self.db.space.scratch
         self._tell_memory_ns = 0
+        self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
         self._packed = packer()
+        self.fill = FillWatch(region.words, layout)
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
             operation.number: (
@@ -157,7 +163,11 @@ class Engine:
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
-        """A transaction as a block of code. It can't run again, so memory is given inside it."""
+        """A transaction as a block of code. It can't run again, so memory is given inside it.
+
+        A heap whose free memory is in pieces is full here: nothing moves while it is written to.
+        """
+        self._lifetimes.end(expected=True)
         self._begin()
         self.db.space.give_memory = self._give_memory
         try:
@@ -169,6 +179,8 @@ class Engine:
             self.db.commit()
         finally:
             self.db.space.give_memory = None
+            self.db.space.take_root()
+            self._lifetimes.end(expected=True)
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
         """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
@@ -208,13 +220,23 @@ class Engine:
     def verify(self) -> None:
         """Check all structures and every invariant. Errors: CorruptionError, AssertionError."""
         self.db.verify()
+        try:
+            self._check_invariants()
+        finally:
+            self.db.space.take_root()
+
+    def _check_invariants(self) -> None:
         for invariant in self.app.invariants:
-            holds = invariant(self.db)
-            if self._scratch[at.S_UNDO_TOP]:
-                self.db.rollback()
-                raise AssertionError(f"invariant {invariant.__name__} changes data")
-            if not holds:
-                raise AssertionError(f"invariant {invariant.__name__} does not hold")
+            self.check_invariant(invariant)
+
+    def check_invariant(self, invariant: Callable[..., bool]) -> None:
+        """Run one invariant on the data as it is. Errors: AssertionError."""
+        holds = invariant(self.db)
+        if self._scratch[at.S_UNDO_TOP]:
+            self.db.rollback()
+            raise AssertionError(f"invariant {invariant.__name__} changes data")
+        if not holds:
+            raise AssertionError(f"invariant {invariant.__name__} does not hold")
 
     def _clock(self) -> int:
         """Time of the transactions that begin now: it never goes back, whatever the host says."""
@@ -245,6 +267,8 @@ class Engine:
             if kind == Kind.REJECTED:
                 self.rejected += 1
             else:
+                # A log handler may keep the error for longer; its frames must not keep rows.
+                traceback.clear_frames(error.__traceback__)
                 self.failed += 1
             return kind, answer
 
@@ -255,10 +279,14 @@ class Engine:
         can't be sent undoes the transaction.
         """
         while True:
+            self._lifetimes.end()
             try:
                 result = pack(function(self.db, *arguments))
+                if is_view_kept(self.db.space):
+                    raise ServerError(VIEW_KEPT)
             except MemoryNeeded as needed:
                 self.db.rollback()
+                self.db.space.take_root()
                 if needed.compact:
                     calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
                 else:
@@ -266,6 +294,7 @@ class Engine:
                 continue
             except BaseException:
                 self.db.rollback()
+                self.db.space.take_root()
                 raise
             self._scratch[at.S_UNDO_TOP] = 0
             return result
@@ -285,6 +314,7 @@ class Engine:
                 more = layouts.table_growth(table, rows)
                 self._take(layouts.table_extents(table, rows, more))
                 words[descriptor + at.T_ALLOCATED] = more
+                self.fill.look_at(table)
                 return
             for index in table.indexes:
                 if index.descriptor == descriptor:

@@ -69,8 +69,7 @@ def make_assign(
         if code >= 0 and column.optional:
             code = calls.update(words, descriptor, row, valid_word, not is_none)
         if code < 0:
-            raised = fault(heap_code(space, code), space.scratch[at.S_FAULT], table)
             calls.rollback(words, mark)
-            raise raised
+            raise fault(heap_code(space, code), space.scratch[at.S_FAULT], table)
 
     return assign

@@ -43,6 +43,13 @@ class Colour(Enum):
         (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
         (np.array(["é".encode(), b""], "S8"), ["é", ""]),
         (np.array([True]), [True]),
+        (np.array([2**64 - 1], np.uint64), [2**64 - 1]),
+        (np.ma.MaskedArray([1, 2], [False, True]), [1, None]),
+        (np.ma.MaskedArray([1.5, 2.5], [True, False])[0], None),
+        (np.ma.MaskedArray(np.array([b"a", b"b"]), [True, False]), [None, "b"]),
+        (np.array([b"\0a", b"b\0"], "V2"), [b"\0a", b"b\0"]),
+        (np.array([b"\0a"], "V2")[0], b"\0a"),
+        (np.array(["a", None], object), ["a", None]),
         ({3, 1, 2}, [1, 2, 3]),
         (frozenset({2}), [2]),
         ((number * 2 for number in range(3)), [0, 2, 4]),
@@ -106,7 +113,10 @@ def test_a_rejection_that_can_not_be_sent_is_told_as_text() -> None:
 
 def test_rejections_of_the_store() -> None:
     for error, sent in (
-        (TableFull("seat", 3), ["table_full", {"table": "seat", "capacity": 3}]),
+        (
+            TableFull("seat", 3),
+            ["table_full", {"table": "seat", "capacity": 3, "setting": "[tables.seat] capacity"}],
+        ),
         (
             BadValue("seat", "id", 2**64 + 1, "64 bits"),
             [

@@ -85,7 +85,7 @@ def test_an_application_without_tables() -> None:
 
 
 @pytest.mark.parametrize("capacity", [1, 100, 512, 513, 5_000_000])
-def test_growth_doubles_and_ends_at_the_capacity(capacity: int) -> None:
+def test_growth_leaves_little_unused_and_ends_at_the_capacity(capacity: int) -> None:
     (table, *_) = plan(SPECS, {"person": capacity}).tables
     rows, steps = 0, []
     while rows < capacity:
@@ -93,12 +93,16 @@ def test_growth_doubles_and_ends_at_the_capacity(capacity: int) -> None:
         steps.append(rows)
     assert steps[0] == min(512, capacity)
     assert steps[-1] == capacity == layouts.table_growth(table, capacity)
-    assert all(b <= 2 * a and b - a <= layouts.ROWS_STEP_MAX for a, b in pairwise(steps))
+    for a, b in pairwise(steps):
+        assert b <= (2 if a < layouts.ROWS_SMALL else 1.25) * a
+        assert b - a <= layouts.ROWS_STEP_MAX
+    assert len(steps) < 40, "each costs a system call for every column"
     index, nodes, steps = table.indexes[0], 0, []
     while nodes < index.nodes_max:
         nodes = layouts.index_growth(index, nodes)
         steps.append(nodes)
     assert steps[0] == 4
+    assert all(b <= 1.25 * a for a, b in pairwise(steps) if a >= layouts.NODES_SMALL)
     assert index.nodes_max == layouts.index_growth(index, index.nodes_max)
 
 
