@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from diptych.kernel import bulk_kernel
 from diptych.memory.layout import Words
+from diptych.store.btree import has_none
 from diptych.store.descent import agrees, entry_of, is_before
 from diptych.store.fields import get_value
 from diptych.store.hashing import bucket_of, find_at, hash_row

@@ -140,3 +140,12 @@ def test_every_setting_has_help_and_a_default_within_its_bounds() -> None:
 def test_reading_settings_needs_no_numpy() -> None:
     code = "import sys, diptych.config; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_data_directory_may_be_missing_but_no_file(tmp_path: Path) -> None:
+    missing = tmp_path / "made" / "later"
+    assert load(environment={}, flags={"data": str(missing)}).data == missing
+    assert not missing.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="is not a directory"):
+        load(environment={"DIPTYCH_DATA": str(tmp_path / "file")})
