@@ -39,7 +39,6 @@ from diptych.store.words import (
     NODE_FREE,
     NODE_HIGH,
     NODE_WORDS,
-    ORDER_VALID,
     PACK_ROWS,
     PENDING,
     PENDING_LAST,
@@ -68,7 +67,6 @@ from diptych.store.words import (
     X_NODES_MAX,
     X_STATE,
     X_TABLE,
-    X_TEXT,
     X_UNIQUE,
 )
 
@@ -281,15 +279,6 @@ def check_fill(words: Words, x: int, node: int, level: int, high: int) -> int:
             return TREE_FILL
         before = count
     return 0
-
-
-@bulk_kernel
-def has_none(words: Words, x: int, entry: int) -> bool:
-    """Whether one of an entry's columns is None, so that it agrees with nothing."""
-    for i in range(words[x + X_KEYS]):
-        if words[x + X_TEXT + i] == ORDER_VALID and words[entry + i] == 0:
-            return True
-    return False
 
 
 @bulk_kernel
