@@ -97,6 +97,8 @@ S_CURSOR_SERIAL = 2  # cursors ever opened
 S_FAULT = (
     3  # position of the descriptor a kernel failed at (which table or index must grow, or refused)
 )
+S_PAGES = 4  # while the undo log is kept in pages: where the bitmap of those saved is; else 0
+S_PAGES_LIMIT = 5  # and what S_UNDO_LIMIT was
 S_ARGUMENT = 16  # up to VALUES_MAX words: a row's values, or a key
 S_KEY = 80  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
 S_PATH = (
