@@ -105,7 +105,7 @@ def lay_out(*plans: TablePlan, undo_words: int = 1 << 16) -> StoreRegion:
     tables: list[int] = []
     for _ in plans:
         tables.append(position)
-        position += at.PAGE_WORDS
+        position += at.PAGE_WORDS * at.DESCRIPTOR_PAGES
     settings: dict[int, int] = {}
     guards: list[int] = []
 

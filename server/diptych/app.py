@@ -13,7 +13,17 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin, overload
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    overload,
+)
 
 import diptych_client
 from diptych import declarations
@@ -22,6 +32,8 @@ from diptych.rejections import rejection_codes
 from diptych.schema import (
     MISSING,
     Between,
+    Bits,
+    Data,
     IndexMark,
     Items,
     Key,
@@ -29,6 +41,7 @@ from diptych.schema import (
     Scaled,
     TableSpec,
     Text,
+    Unit,
     ValueType,
     plain_default,
     type_hints,
@@ -42,9 +55,18 @@ R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 
-Time = int
+i8 = Annotated[int, Bits(8)]
+i16 = Annotated[int, Bits(16)]
+i32 = Annotated[int, Bits(32)]
+i64 = Annotated[int, Bits(64)]
+u8 = Annotated[int, Bits(8, signed=False)]
+u16 = Annotated[int, Bits(16, signed=False)]
+u32 = Annotated[int, Bits(32, signed=False)]
+u64 = Annotated[int, Bits(64, signed=False)]
+f32 = Annotated[float, Bits(32)]
+Time = Annotated[int, Unit("time")]
 """Nanoseconds since 1970, UTC."""
-Day = int
+Day = Annotated[int, Unit("day"), Bits(32)]
 """Days since 1970-01-01."""
 
 CAPACITY_DEFAULT = 1_000_000
@@ -124,13 +146,23 @@ def text(size_bytes: int) -> Any:
     return Text(size_bytes)
 
 
+def data(size_bytes: int) -> Any:
+    """A column or parameter of bytes that is exactly `size_bytes` long."""
+    return Data(size_bytes)
+
+
+def bits(size: int, *, signed: bool = True) -> Any:
+    """How many bits a number takes in a table: `Annotated[Side, bits(8)]`. Ints have aliases."""
+    return Bits(size, signed)
+
+
 def scaled(digits: int) -> Any:
     """An int that people see as a decimal with so many digits."""
     return Scaled(digits)
 
 
-def between(low: int, high: int) -> Any:
-    """Bounds of an argument, checked before the handler runs."""
+def between(low: float, high: float) -> Any:
+    """Bounds, both allowed: of an argument, checked before the handler runs, and of a column."""
     return Between(low, high)
 
 
@@ -182,13 +214,17 @@ class Operation:
 class App:
     """An application: its tables, its operations, and how it begins.
 
-    `compiled` is the default for its handlers; each may differ. Errors: `DeclarationError`.
+    `version` goes up when the tables change in a way that needs a migration. `compiled` is the
+    default for its handlers; each may differ. Errors: `DeclarationError`.
     """
 
-    def __init__(self, name: str, *, compiled: bool = False) -> None:
+    def __init__(self, name: str, *, version: int = 1, compiled: bool = False) -> None:
         if not name.isidentifier():
             raise DeclarationError(f"App({name!r}): the name must be an identifier")
+        if not isinstance(version, int) or version < 1:
+            raise DeclarationError(f"App({name!r}): the version must be 1 or more, not {version!r}")
         self.name = name
+        self.version = version
         self.compiled = compiled
         self.tables: dict[str, TableSpec] = {}
         self.operations: list[Operation] = []
@@ -201,12 +237,17 @@ class App:
     @overload
     def table(self, cls: C, /) -> C: ...
     @overload
-    def table(self, *, capacity: int = ...) -> Callable[[C], C]: ...
-    def table(self, cls: Any = None, *, capacity: int = CAPACITY_DEFAULT) -> Any:
-        """Declare a table. `capacity` is its most rows; memory is taken as rows come."""
+    def table(self, *, capacity: int = ..., heap_bytes: int | None = ...) -> Callable[[C], C]: ...
+    def table(
+        self, cls: Any = None, *, capacity: int = CAPACITY_DEFAULT, heap_bytes: int | None = None
+    ) -> Any:
+        """Declare a table. `capacity` is its most rows; memory is taken as rows come.
+
+        `heap_bytes`: the most that the values of its plain str and bytes columns may take together.
+        """
 
         def declare(record: C) -> C:
-            spec = declarations.table_spec(record, capacity, self.tables)
+            spec = declarations.table_spec(record, capacity, heap_bytes, self.tables)
             self.tables[spec.name] = spec
             return record
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from diptych.errors import DeclarationError, did_you_mean
 from diptych.schema import (
     CAPACITY_MAX,
-    INT_MAX,
-    INT_MIN,
     MISSING,
-    TEXT_BYTES_MAX,
+    SIZED_BYTES_MAX,
     Column,
     Index,
     IndexMark,
@@ -30,7 +29,10 @@ from diptych.schema import (
     value_type,
 )
 
-COLUMNS_WORDS_MAX = 64
+COLUMNS_WORDS_MAX = 256
+HEAP_VALUE_BYTES = 128
+"""Address space for a str or bytes value where the table does not say; it costs no memory."""
+HEAP_BYTES_MIN, HEAP_BYTES_MAX = 1 << 20, 1 << 40
 KEY_WORDS_MAX = 7
 INDEXES_MAX = 10
 # What a table or an index would hide: names for handlers, and those that `store` uses. A test holds
@@ -49,17 +51,24 @@ TABLE_NAMES = frozenset(
 )
 
 
-def table_spec(record: Any, capacity: int, tables: Mapping[str, TableSpec]) -> TableSpec:
-    """Check the class `record` and make its spec. Errors: DeclarationError."""
+def table_spec(
+    record: Any, capacity: int, heap_bytes: int | None, tables: Mapping[str, TableSpec]
+) -> TableSpec:
+    """Check the class `record` and make its spec. Errors: DeclarationError.
+
+    `heap_bytes`: None for HEAP_VALUE_BYTES a value, if the table has columns that need any.
+    """
     if not isinstance(record, type):
         raise DeclarationError(f"@app.table goes on a class, not on {record!r}")
     try:
-        return _table_spec(record, capacity, tables)
+        return _table_spec(record, capacity, heap_bytes, tables)
     except DeclarationError as error:
         raise DeclarationError(f"{_place(record)}: {error}") from None
 
 
-def _table_spec(record: type, capacity: int, tables: Mapping[str, TableSpec]) -> TableSpec:
+def _table_spec(
+    record: type, capacity: int, heap_bytes: int | None, tables: Mapping[str, TableSpec]
+) -> TableSpec:
     name = snake_case(record.__name__)
     if name in DB_NAMES or name.startswith("_"):
         raise DeclarationError(f"a table can't be called {name!r}")
@@ -71,12 +80,14 @@ def _table_spec(record: type, capacity: int, tables: Mapping[str, TableSpec]) ->
     _check_members(record, hints)
     columns: list[Column] = []
     for column_name, annotation in hints.items():
-        first = sum(column.words for column in columns)
+        first = sum(column.all_words for column in columns)
         columns.append(_column(record, column_name, annotation, first, tables))
     by_name = {column.name: column for column in columns}
     _check_keys(columns)
-    if sum(column.words for column in columns) > COLUMNS_WORDS_MAX:
-        raise DeclarationError(f"a row may have {COLUMNS_WORDS_MAX * 8} bytes at most")
+    if sum(column.all_words for column in columns) > COLUMNS_WORDS_MAX:
+        raise DeclarationError(
+            f"a row may have {COLUMNS_WORDS_MAX * 8} bytes at most; a plain str takes 8 of them"
+        )
     indexes = [
         _index(index_name, mark, by_name)
         for index_name, mark in vars(record).items()
@@ -84,7 +95,18 @@ def _table_spec(record: type, capacity: int, tables: Mapping[str, TableSpec]) ->
     ]
     if len(indexes) > INDEXES_MAX:
         raise DeclarationError(f"a table may have {INDEXES_MAX} indexes at most")
-    return TableSpec(name, record, capacity, tuple(columns), tuple(indexes), by_name)
+    heap = _heap_bytes(heap_bytes, capacity, sum(column.in_heap for column in columns))
+    return TableSpec(name, record, capacity, tuple(columns), tuple(indexes), heap, by_name)
+
+
+def _heap_bytes(chosen: int | None, capacity: int, columns: int) -> int:
+    if chosen is None:
+        return max(HEAP_BYTES_MIN, capacity * columns * HEAP_VALUE_BYTES) if columns else 0
+    if not columns:
+        raise DeclarationError("heap_bytes is for tables with str or bytes columns")
+    if not (isinstance(chosen, int) and HEAP_BYTES_MIN <= chosen <= HEAP_BYTES_MAX):
+        raise DeclarationError(f"heap_bytes must be {HEAP_BYTES_MIN} to {HEAP_BYTES_MAX}")
+    return chosen
 
 
 def _check_members(record: type, hints: Mapping[str, Any]) -> None:
@@ -107,56 +129,127 @@ def _column(
     if isinstance(mark, IndexMark):
         raise DeclarationError(f"index {name}: an index has no annotation: {name} = ordered(...)")
     value = value_type(annotation, here)
-    kind = _kind(value, here)
     key = mark if isinstance(mark, Key) else None
-    reference = None
-    if isinstance(mark, Reference):
-        if kind != "int":
-            raise DeclarationError(f"{here}: ref() is the key of a row, so it must be an int")
-        reference = _referenced(mark, tables, here)
-    default = MISSING if isinstance(mark, Key | Reference) else mark
-    if default is not MISSING and not _fits(default, kind, value):
-        raise DeclarationError(f"{here}: the default {default!r} does not fit")
-    if key and key.auto and (kind != "int" or value.is_enum):
-        raise DeclarationError(f"{here}: key(auto=True) counts, so it must be an int")
-    words = -(-value.text.size_bytes // 8) if value.text else 1
     auto = key.auto if key else False
-    return Column(name, kind, words, first_word, value, default, key is not None, auto, reference)
+    default = MISSING if isinstance(mark, Key | Reference) else mark
+    if default is MISSING and value.optional:
+        default = None
+    column = make_column(name, value, first_word, default, key is not None, auto)
+    if isinstance(mark, Reference):
+        if column.kind != "int":
+            raise DeclarationError(f"{here}: ref() is the key of a row, so it must be an int")
+        column = replace(column, reference=_referenced(mark, tables, here))
+    return column
+
+
+def make_column(
+    name: str, value: ValueType, first_word: int, default: Any, is_key: bool, auto: bool
+) -> Column:
+    """A column with the memory that its type asks for. Errors: DeclarationError."""
+    here = f"column {name}"
+    kind = _kind(value, here)
+    words, bits, signed = _storage(value, kind)
+    low, high = _bounds(value, bits, signed, here) if kind in ("int", "float") else (None, None)
+    if is_key and value.optional:
+        raise DeclarationError(f"{here}: a key can't be None")
+    if auto and (kind != "int" or value.is_enum or bits < 64 or not signed):
+        raise DeclarationError(f"{here}: key(auto=True) counts, so it must be an int of 64 bits")
+    column = Column(
+        name,
+        kind,
+        words,
+        first_word,
+        value,
+        MISSING,
+        is_key,
+        auto,
+        None,
+        bits=bits,
+        signed=signed,
+        low=low,
+        high=high,
+    )
+    if default is not MISSING and not _fits(default, column):
+        raise DeclarationError(f"{here}: the default {default!r} does not fit")
+    return replace(column, default=default)
 
 
 def _kind(value: ValueType, here: str) -> Kind:
-    if value.optional:
-        raise DeclarationError(f"{here}: a column can't be None in this version")
+    if value.text or value.data:
+        size_bytes = (value.text or value.data).size_bytes  # type: ignore[union-attr]
+        if size_bytes > SIZED_BYTES_MAX:
+            raise DeclarationError(
+                f"{here}: text and data may be 1 to {SIZED_BYTES_MAX} bytes; "
+                "a plain str or bytes may have any length"
+            )
+        return "text" if value.text else "data"
     if value.base is str:
-        if value.text is None:
-            raise DeclarationError(f"{here}: say how long: Annotated[str, text(16)]")
-        if not 1 <= value.text.size_bytes <= TEXT_BYTES_MAX:
-            raise DeclarationError(f"{here}: text may be 1 to {TEXT_BYTES_MAX} bytes")
-        return "text"
+        return "str"
+    if value.base is bytes:
+        return "bytes"
     if value.base is bool:
         return "bool"
     if value.base is float:
         return "float"
     if value.base is int or value.is_enum:
         return "int"
-    raise DeclarationError(f"{here}: a column can be int, float, bool, text or IntEnum")
+    raise DeclarationError(f"{here}: a column can be int, float, bool, str, bytes or IntEnum")
 
 
-def _fits(default: Any, kind: Kind, value: ValueType) -> bool:
+def _storage(value: ValueType, kind: Kind) -> tuple[int, int, bool]:
+    """Value words, bits that a row takes if that is one word, and whether those have a sign."""
+    mark = value.text or value.data
+    if mark:
+        fitting = [bits for bits in (8, 16, 32, 64) if bits >= mark.size_bytes * 8]
+        return (1, fitting[0], False) if fitting else (-(-mark.size_bytes // 8), 64, True)
+    if kind == "bool":
+        return 1, 8, False
+    # The bits of a short float are read with their sign, which makes them sort as those of a long.
+    return 1, value.bits.size if value.bits else 64, value.bits.signed if value.bits else True
+
+
+def _bounds(
+    value: ValueType, bits: int, signed: bool, here: str
+) -> tuple[int | float | None, int | float | None]:
+    """What the column's numbers must be within; None, None for floats that may be anything."""
+    between = value.between
+    if value.base is float:
+        return (between.low, between.high) if between else (None, None)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    if value.is_enum and not all(low <= int(member) <= high for member in value.base):
+        raise DeclarationError(f"{here}: {value.base.__name__} has members beyond {bits} bits")
+    if between:
+        low, high = max(low, int(between.low)), min(high, int(between.high))
+    if low > high:
+        raise DeclarationError(f"{here}: no number of {bits} bits is within the bounds")
+    return low, high
+
+
+def _fits(default: Any, column: Column) -> bool:
+    value, kind = column.value, column.kind
+    if default is None:
+        return column.optional
     if value.is_enum:
         return isinstance(default, int) and default in value.base.__members__.values()
-    if kind == "int":
-        return isinstance(default, int) and INT_MIN <= default <= INT_MAX
-    if kind == "float":
-        return isinstance(default, int | float) and not isinstance(default, bool)
+    if kind in ("int", "float"):
+        plain = isinstance(default, int if kind == "int" else int | float)
+        if not plain or (kind == "float" and isinstance(default, bool)):
+            return False
+        return column.low is None or column.high is None or column.low <= default <= column.high
     if kind == "bool":
         return isinstance(default, bool)
-    if not isinstance(default, str) or "\0" in default or value.text is None:
-        return False
+    if kind in ("data", "bytes"):
+        exact = len(default) == column.size_bytes if isinstance(default, bytes) else False
+        return isinstance(default, bytes) and (kind == "bytes" or exact)
+    return isinstance(default, str) and _is_text(default, column)
+
+
+def _is_text(default: str, column: Column) -> bool:
     try:
-        return len(default.encode()) <= value.text.size_bytes
+        raw = default.encode()
     except UnicodeEncodeError:
         return False
+    return column.in_heap or (len(raw) <= column.size_bytes and b"\0" not in raw)
 
 
 def _referenced(mark: Reference, tables: Mapping[str, TableSpec], here: str) -> str:
@@ -173,8 +266,8 @@ def _check_keys(columns: list[Column]) -> None:
     if not keys:
         raise DeclarationError("a table needs a key: id: int = key()")
     for column in keys:
-        if column.kind == "float":
-            raise DeclarationError(f"column {column.name}: a float can't be a key")
+        if column.kind == "float" or column.in_heap:
+            raise DeclarationError(f"column {column.name}: a {column.kind} can't be a key")
     if sum(column.words for column in keys) > KEY_WORDS_MAX:
         raise DeclarationError(f"a key may have {KEY_WORDS_MAX * 8} bytes at most")
     if any(column.auto for column in keys) and len(keys) > 1:
@@ -191,8 +284,10 @@ def _index(name: str, mark: IndexMark, by_name: Mapping[str, Column]) -> Index:
         if column not in by_name:
             known = did_you_mean(str(column), by_name)
             raise DeclarationError(f"{here}: there is no column {column!r}{known}")
-        if by_name[column].kind == "float":
-            raise DeclarationError(f"{here}: a float column can't be indexed in this version")
+        if by_name[column].in_heap:
+            raise DeclarationError(
+                f"{here}: {column} has no longest value; to index it say Annotated[str, text(40)]"
+            )
     if len(set(mark.columns)) < len(mark.columns):
         raise DeclarationError(f"{here}: a column is named twice")
     index = Index(name, tuple(by_name[column] for column in mark.columns), mark.unique)

@@ -18,10 +18,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from diptych.errors import DeclarationError
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
-TEXT_BYTES_MAX = 256
+SIZED_BYTES_MAX = 1024
 CAPACITY_MAX = 2**32
+FORMAT = 2
+"""Of the schema text that a region carries."""
 
-Kind = Literal["int", "float", "bool", "text"]
+Kind = Literal["int", "float", "bool", "text", "data", "str", "bytes"]
+HEAP_KINDS = ("str", "bytes")
+"""Kinds whose values lie in the table's heap; a row has a word that says where."""
 
 
 class Missing:
@@ -42,6 +46,28 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Data:
+    """`data(n)`: exactly `size_bytes` bytes."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Bits:
+    """`bits(n)`: how much memory a number takes in a table; `signed` is for ints alone."""
+
+    size: int
+    signed: bool = True
+
+
+@dataclass(frozen=True)
+class Unit:
+    """`unit("time")`, `unit("day")`: what an int counts, for people and for Arrow."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Scaled:
     """`scaled(n)`: an int wherever code runs, shown to people with n decimal digits."""
 
@@ -50,7 +76,7 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Between:
-    """`between(low, high)`: bounds of an argument, both allowed."""
+    """`between(low, high)`: bounds of an argument and of a column, both allowed."""
 
     low: int | float
     high: int | float
@@ -91,6 +117,9 @@ class ValueType:
     base: Any
     optional: bool = False
     text: Text | None = None
+    data: Data | None = None
+    bits: Bits | None = None
+    unit: Unit | None = None
     scaled: Scaled | None = None
     between: Between | None = None
     items: Items | None = None
@@ -127,7 +156,8 @@ class ValueType:
 
 Fields = tuple[tuple[str, ValueType], ...]
 NO_RECORDS: Mapping[Any, Fields] = MappingProxyType({})
-_MARKS = (Text, Scaled, Between, Items)
+_MARKS = (Text, Data, Bits, Unit, Scaled, Between, Items)
+UNITS = ("time", "day")
 
 
 def value_type(
@@ -213,6 +243,9 @@ def _check_marks(value: ValueType, where: str) -> None:
     number = int if value.base is int else int | float
     for mark, fits, meant in (
         (value.text, value.base is str and _is_size(value.text), "str, of 1 byte or more"),
+        (value.data, value.base is bytes and _is_size(value.data), "bytes, of 1 or more"),
+        (value.bits, _are_bits(value), "int and IntEnum (8, 16, 32, 64) and float (32, 64)"),
+        (value.unit, value.base is int and _is_unit(value.unit), 'int: "time" or "day"'),
         (value.scaled, value.base is int, "int"),
         (
             value.between,
@@ -229,8 +262,20 @@ def _check_marks(value: ValueType, where: str) -> None:
             raise DeclarationError(f"{where}: {type(mark).__name__.lower()}() is for {meant}")
 
 
-def _is_size(mark: Text | None) -> bool:
+def _is_size(mark: Text | Data | None) -> bool:
     return mark is None or (isinstance(mark.size_bytes, int) and mark.size_bytes >= 1)
+
+
+def _is_unit(mark: Unit | None) -> bool:
+    return mark is None or mark.name in UNITS
+
+
+def _are_bits(value: ValueType) -> bool:
+    if value.bits is None:
+        return True
+    if value.base is float:
+        return value.bits in (Bits(32), Bits(64))
+    return (value.base is int or value.is_enum) and value.bits.size in (8, 16, 32, 64)
 
 
 def _is_range(mark: Between | Items | None, number: Any) -> bool:
@@ -241,7 +286,12 @@ def _is_range(mark: Between | Items | None, number: Any) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `words` 64-bit words a row, from value word `first_word` of the row on."""
+    """One column. A row's *value words* are its columns' words, in order of declaration.
+
+    `words`: how many of them are the column's, from number `first_word` on; of an `optional` one
+    another follows, which is 1 where there is a value and 0 for None. `bits`: what one row takes in
+    memory when the column has one word. `low`, `high`: bounds of a number, both allowed.
+    """
 
     name: str
     kind: Kind
@@ -252,11 +302,54 @@ class Column:
     key: bool = False
     auto: bool = False
     reference: str | None = None
+    bits: int = 64
+    signed: bool = True
+    low: int | float | None = None
+    high: int | float | None = None
+
+    @property
+    def optional(self) -> bool:
+        return self.value.optional
+
+    @property
+    def valid_word(self) -> int:
+        """Number of the value word that tells values from None, of an optional column."""
+        return self.first_word + self.words
+
+    @property
+    def all_words(self) -> int:
+        return self.words + self.optional
+
+    @property
+    def in_heap(self) -> bool:
+        return self.kind in HEAP_KINDS
 
     @property
     def size_bytes(self) -> int:
-        """Longest text in bytes; 8 for everything else."""
-        return self.value.text.size_bytes if self.value.text else 8
+        """Longest text, or length of the data, in bytes; of a number, what it takes a row."""
+        mark = self.value.text or self.value.data
+        return mark.size_bytes if mark else self.bits // 8
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data from which `schema.read_tables` makes the column again."""
+        value, told = self.value, {"name": self.name, "kind": self.kind, "bytes": self.size_bytes}
+        if value.is_enum:
+            told["enum"] = [value.base.__name__, {m.name: int(m) for m in value.base}]
+        marks = {
+            "unsigned": not self.signed,
+            "optional": self.optional,
+            "scaled": value.scaled.digits if value.scaled else 0,
+            "unit": value.unit.name if value.unit else "",
+            "between": [value.between.low, value.between.high] if value.between else None,
+            "key": self.key,
+            "auto": self.auto,
+            "reference": self.reference,
+        }
+        told |= {name: mark for name, mark in marks.items() if mark}
+        if self.default is not MISSING:
+            shown = plain_default(self.default, self.name)
+            told["default"] = {"hex": shown.hex()} if isinstance(shown, bytes) else shown
+        return told
 
 
 @dataclass(frozen=True)
@@ -269,18 +362,23 @@ class Index:
 
     @property
     def words(self) -> int:
-        return sum(column.words for column in self.columns)
+        """Key words: of an optional column the one that tells values from None comes first."""
+        return sum(column.all_words for column in self.columns)
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table. `name` is the class's name in snake case: how handlers reach it on `db`."""
+    """One table. `name` is the class's name in snake case: how handlers reach it on `db`.
+
+    `heap_bytes`: address space for the values of its str and bytes columns.
+    """
 
     name: str
     record: type
     capacity: int
     columns: tuple[Column, ...]
     indexes: tuple[Index, ...] = ()
+    heap_bytes: int = 0
     by_name: dict[str, Column] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -293,16 +391,19 @@ class TableSpec:
 
     @property
     def words(self) -> int:
-        return sum(column.words for column in self.columns)
+        """Value words of a row."""
+        return sum(column.all_words for column in self.columns)
+
+    @property
+    def heap_columns(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.in_heap)
 
     def describe(self) -> dict[str, Any]:
         """Plain data that names everything the layout depends on but capacities."""
         return {
             "name": self.name,
-            "columns": [
-                [c.name, c.kind, c.size_bytes, c.value.describe(), c.key, c.auto, c.reference]
-                for c in self.columns
-            ],
+            "record": self.record.__name__,
+            "columns": [column.describe() for column in self.columns],
             "indexes": [[i.name, [c.name for c in i.columns], i.unique] for i in self.indexes],
         }
 

@@ -15,7 +15,7 @@ LAYERS = [
     ["diptych.errors", "diptych.kernel"],
     ["diptych.schema", "diptych.rejections"],
     ["diptych.memory", "diptych.declarations"],
-    ["diptych.app"],
+    ["diptych.app", "diptych.stored"],
     ["diptych.store"],
     ["diptych.engine"],
     ["diptych.config"],

@@ -45,7 +45,7 @@ log = logging.getLogger("diptych.engine")
 
 def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
     """Address space that a region for this application needs, in bytes."""
-    return layouts.plan(list(app.tables.values()), capacities).size_bytes
+    return layouts.of_app(app, capacities).size_bytes
 
 
 class Engine:
@@ -102,7 +102,7 @@ class Engine:
         setup: bool = True,
     ) -> Engine:
         """Lay out a region of zeros and run the application's setup as its first transaction."""
-        layout = layouts.plan(list(app.tables.values()), capacities)
+        layout = layouts.of_app(app, capacities)
         grow(layout.system)
         layout.format(region.words, history=history, seed=seed)
         engine = cls(app, region, layout, grow, now_ns, handlers)
@@ -132,7 +132,7 @@ class Engine:
 
         Errors: CorruptionError when it was laid out for another schema.
         """
-        layout = layouts.plan(list(app.tables.values()), capacities)
+        layout = layouts.of_app(app, capacities)
         layout.check(region.words)
         region.words[at.HISTORY] = history
         return cls(app, region, layout, grow, now_ns, handlers)

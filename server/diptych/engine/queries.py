@@ -49,7 +49,7 @@ class Queries:
     def __init__(
         self, app: App, images: Sequence[Region], capacities: Mapping[str, int] | None = None
     ) -> None:
-        layout = layouts.plan(list(app.tables.values()), capacities)
+        layout = layouts.of_app(app, capacities)
         self.app = app
         self.images = list(images)
         self.databases = [Database(layout, image, writable=False) for image in images]

@@ -53,6 +53,7 @@ from diptych.store.words import (
     NODE_WORDS,
     NOT_FOUND,
     NOT_UNIQUE,
+    ORDER_VALID,
     ROOT,
     S_ARGUMENT,
     S_CURSOR_SERIAL,
@@ -67,6 +68,7 @@ from diptych.store.words import (
     X_KEYS,
     X_NODES,
     X_STATE,
+    X_TEXT,
     X_UNIQUE,
 )
 
@@ -88,8 +90,11 @@ def nodes_for(rows: int, keys: int) -> int:
 
 @kernel
 def is_taken(words: Words, x: int, key: int) -> bool:
-    """Whether an entry agrees with the key in S_KEY on all key words."""
+    """Whether an entry agrees with the key in S_KEY on all key words; None agrees with nothing."""
     keys = words[x + X_KEYS]
+    for i in range(keys):
+        if words[x + X_TEXT + i] == ORDER_VALID and words[key + i] == 0:
+            return False
     entry = first_entry(words, x, key, keys, 0, 0)
     return entry >= 0 and agrees(words, entry, key, keys)
 

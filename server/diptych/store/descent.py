@@ -16,6 +16,7 @@ import numpy as np
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.fields import get_value
 from diptych.store.prefetch import prefetch
 from diptych.store.words import (
     HEIGHT,
@@ -23,12 +24,14 @@ from diptych.store.words import (
     N_ENTRIES,
     NODE_WORDS,
     NOT_FOUND,
+    ORDER_FLOAT,
+    ORDER_INT,
+    ORDER_UNSIGNED,
+    ORDER_VALID,
     ROOT,
     S_KEY,
     S_PATH,
     SCRATCH,
-    T_BASE,
-    T_STRIDE,
     X_KEYS,
     X_NODES,
     X_STATE,
@@ -38,8 +41,6 @@ from diptych.store.words import (
 )
 
 LINE_WORDS = 8
-INT = 0
-FLOAT = 2
 INT_MAX = (1 << 63) - 1
 SIGN = np.uint64(1 << 63)
 SWAP_8 = np.uint64(0x00FF00FF00FF00FF)
@@ -53,10 +54,12 @@ SHIFT_32 = np.uint64(32)
 def comparable(words: Words, x: int, position: int, word: int) -> int:
     """A key word in the form that signed comparison orders, and back again."""
     kind = words[x + X_TEXT + position]
-    if kind == INT:
+    if kind in (ORDER_INT, ORDER_VALID):
         return word
-    if kind == FLOAT:
+    if kind == ORDER_FLOAT:
         return word ^ (word >> 63 & INT_MAX)
+    if kind == ORDER_UNSIGNED:
+        return int(np.int64(np.uint64(np.int64(word)) ^ SIGN))
     swapped = np.uint64(word)
     swapped = (swapped >> SHIFT_8 & SWAP_8) | (swapped & SWAP_8) << SHIFT_8
     swapped = (swapped >> SHIFT_16 & SWAP_16) | (swapped & SWAP_16) << SHIFT_16
@@ -72,8 +75,7 @@ def entry_of(words: Words, x: int, row: int) -> int:
     keys = words[x + X_KEYS]
     for i in range(keys):
         value = words[x + X_VALUE + i]
-        word = words[words[t + T_BASE + value] + row * words[t + T_STRIDE + value]]
-        words[key + i] = comparable(words, x, i, word)
+        words[key + i] = comparable(words, x, i, get_value(words, t, value, row))
     words[key + keys] = row
     at: int = key
     return at

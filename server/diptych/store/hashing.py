@@ -17,6 +17,7 @@ import numpy as np
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.fields import get_value
 from diptych.store.undo import mark, put, rollback
 from diptych.store.words import (
     BUCKET_COUNT,
@@ -27,13 +28,11 @@ from diptych.store.words import (
     SCRATCH,
     SEED,
     T_ALLOCATED,
-    T_BASE,
     T_BUCKETS,
     T_KEY_VALUE,
     T_KEYS,
     T_NEXT,
     T_STATE,
-    T_STRIDE,
     UNDO_FULL,
 )
 
@@ -82,7 +81,7 @@ def hash_row(words: Words, t: int, row: int) -> int:
     key = words[SCRATCH] + S_KEY
     for i in range(words[t + T_KEYS]):
         value = words[t + T_KEY_VALUE + i]
-        words[key + i] = words[words[t + T_BASE + value] + row * words[t + T_STRIDE + value]]
+        words[key + i] = get_value(words, t, value, row)
     return hash_key(words, t, key)
 
 
@@ -119,8 +118,7 @@ def find_at(words: Words, t: int, key: int) -> int:
         same = 0
         while same < keys:
             value = words[t + T_KEY_VALUE + same]
-            at = words[t + T_BASE + value] + row * words[t + T_STRIDE + value]
-            if words[at] != words[key + same]:
+            if get_value(words, t, value, row) != words[key + same]:
                 break
             same += 1
         if same == keys:

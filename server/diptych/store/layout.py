@@ -16,17 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diptych.app import App
 from diptych.errors import ConfigurationError, CorruptionError, did_you_mean
 from diptych.memory.layout import PAGE_BYTES, Extent, Words, merged
-from diptych.schema import CAPACITY_MAX, Index, TableSpec
+from diptych.schema import CAPACITY_MAX, Column, Index, TableSpec
+from diptych.schema import FORMAT as SCHEMA_FORMAT
 from diptych.store import words as at
 from diptych.store.btree import nodes_for
 from diptych.store.words import PAGE_WORDS
 
 MAGIC = int.from_bytes(b"DIPTYCH\0", "little")
-FORMAT = 1
+FORMAT = 2
 BUCKETS_FIRST = 8
-ORDERS = {"text": 1, "float": 2}  # X_TEXT, by the kind of the column; all else compares as int
+HEAP_WORDS_FIRST = 8 * PAGE_WORDS
+HEAP_WORDS_STEP_MAX = 1 << 24
 ROWS_FIRST = PAGE_WORDS  # a page of each column
 NODES_FIRST = 4  # a page of nodes
 ROWS_STEP_MAX = 1 << 20  # rows are doubled up to this step, so that growth never takes long
@@ -43,8 +46,21 @@ class IndexLayout:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Memory that grows by rows: from word `start`, `words` for each `rows` of them."""
+
+    start: int
+    words: int
+    rows: int = 1
+
+    def pages(self, rows: int) -> int:
+        """How many pages that many rows take."""
+        return _words_pages(-(-rows * self.words // self.rows))
+
+
+@dataclass(frozen=True)
 class TableLayout:
-    """Word positions of one table. `ranges`: first word and words a row of what grows by rows."""
+    """Word positions of one table, and its `ranges`."""
 
     spec: TableSpec
     capacity: int
@@ -55,8 +71,12 @@ class TableLayout:
     buckets: int
     bases: tuple[int, ...]
     strides: tuple[int, ...]
-    ranges: tuple[tuple[int, int], ...]
+    ranges: tuple[Range, ...]
+    packs: tuple[int, ...]
     indexes: tuple[IndexLayout, ...]
+    heap: int = 0
+    heap_words: int = 0
+    heap_state: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,10 +122,14 @@ class Layout:
         words[t + at.T_KEY_VALUE : t + at.T_KEY_VALUE + len(key_values)] = key_values
         words[t + at.T_BASE : t + at.T_BASE + spec.words] = table.bases
         words[t + at.T_STRIDE : t + at.T_STRIDE + spec.words] = table.strides
+        words[t + at.T_PACK : t + at.T_PACK + spec.words] = table.packs
+        words[t + at.T_HEAPS] = len(spec.heap_columns)
+        words[t + at.T_HEAP], words[t + at.T_HEAP_WORDS] = table.heap, table.heap_words
+        words[t + at.T_HEAP_STATE] = table.heap_state
         for index in table.indexes:
             x, columns = index.descriptor, index.spec.columns
-            values = [c.first_word + i for c in columns for i in range(c.words)]
-            texts = [ORDERS.get(c.kind, 0) for c in columns for i in range(c.words)]
+            values = [value for c in columns for value in key_values_of(c)]
+            texts = [order for c in columns for order in orders_of(c)]
             words[x + at.X_STATE], words[x + at.X_TABLE] = index.state, t
             words[x + at.X_KEYS], words[x + at.X_UNIQUE] = len(values), int(index.spec.unique)
             words[x + at.X_NODES], words[x + at.X_NODES_MAX] = index.nodes, index.nodes_max
@@ -115,7 +139,7 @@ class Layout:
     def check(self, words: Words) -> None:
         """Refuse a region that was laid out for another schema. Errors: CorruptionError."""
         if words[at.MAGIC] != MAGIC or words[at.FORMAT] != FORMAT:
-            raise CorruptionError("this memory does not begin with a Diptych header of format 1")
+            raise CorruptionError("this memory does not begin with a Diptych header of format 2")
         digest = hashlib.sha256(self.schema).digest()
         if words[at.FINGERPRINT : at.FINGERPRINT + 4].tobytes() != digest:
             raise CorruptionError("this memory was laid out for another schema or other capacities")
@@ -129,11 +153,48 @@ class Layout:
             for index in table.indexes:
                 nodes = int(words[index.descriptor + at.X_NODES_ALLOCATED])
                 found += index_extents(index, 0, nodes)
+            found += heap_extents(table, 0, int(words[table.descriptor + at.T_HEAP_ALLOCATED]))
         return merged(found)
 
 
-def plan(specs: Sequence[TableSpec], capacities: Mapping[str, int] | None = None) -> Layout:
+def key_values_of(column: Column) -> list[int]:
+    """Numbers of the value words by which an index orders a column: first whether it is None."""
+    values = [column.first_word + i for i in range(column.words)]
+    return [column.valid_word, *values] if column.optional else values
+
+
+def orders_of(column: Column) -> list[int]:
+    """How each of those compares (X_TEXT)."""
+    orders = {"text": at.ORDER_TEXT, "data": at.ORDER_TEXT, "float": at.ORDER_FLOAT}
+    order = orders.get(column.kind, at.ORDER_INT)
+    if column.kind == "int" and column.bits == 64 and not column.signed:
+        order = at.ORDER_UNSIGNED
+    return [at.ORDER_VALID] * column.optional + [order] * column.words
+
+
+def pack_of(column: Column) -> int:
+    """T_PACK of a column's words."""
+    if column.in_heap:
+        return at.PACK_HEAP
+    if column.words > 1 or column.bits == 64:
+        return 0
+    return (64 // column.bits).bit_length() - 1 | (at.PACK_SIGNED if column.signed else 0)
+
+
+VALID_PACK = 6  # a bit a row
+ROWS_A_WORD = 1 << VALID_PACK
+
+
+def plan(
+    specs: Sequence[TableSpec],
+    capacities: Mapping[str, int] | None = None,
+    *,
+    app: str = "",
+    version: int = 1,
+) -> Layout:
     """Lay out a schema. `capacities` (rows by table name) outrank the ones in code.
+
+    `app` and `version` go into the schema text, so that data tells whose it is.
 
     Errors: ConfigurationError for a table that does not exist, or a capacity that can't be.
     """
@@ -144,19 +205,37 @@ def plan(specs: Sequence[TableSpec], capacities: Mapping[str, int] | None = None
             raise ConfigurationError(f"capacity for a table {name!r} that does not exist{known}")
         if not 1 <= capacity <= CAPACITY_MAX:
             raise ConfigurationError(f"capacity of {name} must be 1 to {CAPACITY_MAX}")
-    told = [{**s.describe(), "capacity": chosen.get(s.name, s.capacity)} for s in specs]
+    tables_told = [
+        {
+            **spec.describe(),
+            "capacity": chosen.get(spec.name, spec.capacity),
+            "heap_bytes": spec.heap_bytes,
+        }
+        for spec in specs
+    ]
+    told = {"format": SCHEMA_FORMAT, "app": app, "version": version, "tables": tables_told}
     schema = json.dumps(told, sort_keys=True).encode()
     states = at.STATE_WORDS * sum(1 + len(spec.indexes) for spec in specs)
+    states += at.HEAP_STATE_WORDS * sum(bool(spec.heap_columns) for spec in specs)
     descriptors_page = 2 + _pages(states * 8)
-    system_pages = descriptors_page + len(specs) + _pages(len(schema))
+    system_pages = descriptors_page + at.DESCRIPTOR_PAGES * len(specs) + _pages(len(schema))
     cursor = _Cursor(system_pages * PAGE_WORDS, 2 * PAGE_WORDS)
     tables = tuple(
         _plan_table(
-            spec, chosen.get(spec.name, spec.capacity), (descriptors_page + i) * PAGE_WORDS, cursor
+            spec,
+            chosen.get(spec.name, spec.capacity),
+            (descriptors_page + i * at.DESCRIPTOR_PAGES) * PAGE_WORDS,
+            cursor,
         )
         for i, spec in enumerate(specs)
     )
     return Layout(tables, system_pages, cursor.word * 8, schema)
+
+
+def of_app(app: App, capacities: Mapping[str, int] | None = None) -> Layout:
+    """Lay out an application's tables. Errors: ConfigurationError."""
+    tables = list(app.tables.values())
+    return plan(tables, capacities, app=app.name, version=app.version)
 
 
 @dataclass
@@ -171,28 +250,37 @@ class _Cursor:
         self.word += -(-count // PAGE_WORDS) * PAGE_WORDS
         return start
 
-    def take_state(self) -> int:
-        self.state += at.STATE_WORDS
-        return self.state - at.STATE_WORDS
+    def take_state(self, words: int = at.STATE_WORDS) -> int:
+        self.state += words
+        return self.state - words
 
 
 def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor) -> TableLayout:
     state = cursor.take_state()
     live, next_, buckets = (cursor.take(max(BUCKETS_FIRST, capacity)) for _ in range(3))
-    ranges = [(live, 1), (next_, 1), (buckets, 1)]
+    ranges = [Range(live, 1), Range(next_, 1), Range(buckets, 1)]
     bases: list[int] = []
     strides: list[int] = []
+    packs: list[int] = []
     for column in spec.columns:
-        base = cursor.take(capacity * column.words)
-        ranges.append((base, column.words))
+        pack = pack_of(column)
+        rows_a_word = 1 << (pack & at.PACK_ROWS)
+        base = cursor.take(-(-capacity * column.words // rows_a_word))
+        ranges.append(Range(base, column.words, rows_a_word))
         bases += [base + i for i in range(column.words)]
         strides += [column.words] * column.words
+        packs += [pack] * column.words
+        if column.optional:
+            valid = cursor.take(-(-capacity // ROWS_A_WORD))
+            ranges.append(Range(valid, 1, ROWS_A_WORD))
+            bases, strides, packs = [*bases, valid], [*strides, 1], [*packs, VALID_PACK]
     indexes = []
     for i, index in enumerate(spec.indexes):
         nodes_max = nodes_for(capacity, index.words)
         x = descriptor + at.T_INDEX + i * at.INDEX_WORDS
         nodes = cursor.take(nodes_max * at.NODE_WORDS)
         indexes.append(IndexLayout(index, x, cursor.take_state(), nodes, nodes_max))
+    heap_words = spec.heap_bytes // 8 if spec.heap_columns else 0
     return TableLayout(
         spec,
         capacity,
@@ -204,7 +292,11 @@ def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor
         tuple(bases),
         tuple(strides),
         tuple(ranges),
+        tuple(packs),
         tuple(indexes),
+        cursor.take(heap_words) if heap_words else 0,
+        heap_words,
+        cursor.take_state(at.HEAP_STATE_WORDS) if heap_words else 0,
     )
 
 
@@ -221,14 +313,27 @@ def index_growth(index: IndexLayout, nodes: int) -> int:
 def table_extents(table: TableLayout, old_rows: int, new_rows: int) -> list[Extent]:
     """The pages that rows `old_rows` to `new_rows` add to those of the rows before."""
     found = []
-    for start, row_words in table.ranges:
-        floor = BUCKETS_FIRST if start == table.buckets else 0
-        old = _words_pages(max(old_rows, floor if old_rows else 0) * row_words)
-        new = _words_pages(max(new_rows, floor if new_rows else 0) * row_words)
+    for each in table.ranges:
+        floor = BUCKETS_FIRST if each.start == table.buckets else 0
+        old = each.pages(max(old_rows, floor if old_rows else 0))
+        new = each.pages(max(new_rows, floor if new_rows else 0))
         if new > old:
-            page = start // PAGE_WORDS
+            page = each.start // PAGE_WORDS
             found.append(Extent(page + old, page + new))
     return found
+
+
+def heap_growth(table: TableLayout, words: int) -> int:
+    """How many words a heap that has memory for `words` should have next."""
+    more = words + min(words // 4, HEAP_WORDS_STEP_MAX)
+    return min(table.heap_words, max(HEAP_WORDS_FIRST, more))
+
+
+def heap_extents(table: TableLayout, old_words: int, new_words: int) -> list[Extent]:
+    """The pages that words `old_words` to `new_words` of the heap add."""
+    old, new = _words_pages(old_words), _words_pages(new_words)
+    page = table.heap // PAGE_WORDS
+    return [Extent(page + old, page + new)] if new > old else []
 
 
 def index_extents(index: IndexLayout, old_nodes: int, new_nodes: int) -> list[Extent]:

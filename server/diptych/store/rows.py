@@ -19,6 +19,7 @@ import numpy.typing as npt
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
 from diptych.store.btree import add, remove
+from diptych.store.fields import get_value, put_value
 from diptych.store.hashing import find_at, link, unlink
 from diptych.store.undo import mark, put, rollback, save
 from diptych.store.words import (
@@ -42,7 +43,6 @@ from diptych.store.words import (
     STATE_WORDS,
     T_ALLOCATED,
     T_AUTO,
-    T_BASE,
     T_CAPACITY,
     T_INDEX,
     T_INDEXES,
@@ -50,7 +50,6 @@ from diptych.store.words import (
     T_KEYS,
     T_LIVE,
     T_STATE,
-    T_STRIDE,
     T_VALUES,
     TABLE_FULL,
     UNDO_FULL,
@@ -149,17 +148,13 @@ def write_values(words: Words, t: int, row: int, number: int) -> bool:
     argument = words[SCRATCH] + S_ARGUMENT
     for value in range(words[t + T_VALUES]):
         word = words[argument + value]
-        if word != 0:
-            at = words[t + T_BASE + value] + row * words[t + T_STRIDE + value]
-            if not put(words, at, word):
-                return False
+        if word != 0 and not put_value(words, t, value, row, word):
+            return False
     key = words[t + T_KEY_VALUE]
     if words[t + T_AUTO] != 0:
         state = words[t + T_STATE]
         words[state + AUTO_LAST] = max(words[state + AUTO_LAST], words[argument + key], number)
-    return number == 0 or put(
-        words, words[t + T_BASE + key] + row * words[t + T_STRIDE + key], number
-    )
+    return number == 0 or put_value(words, t, key, row, number)
 
 
 @kernel
@@ -209,8 +204,7 @@ def free_slot(words: Words, t: int, row: int) -> bool:
     if not (save(words, state, STATE_WORDS) and release_pending(words, t)):
         return False
     for value in range(words[t + T_VALUES]):
-        at = words[t + T_BASE + value] + row * words[t + T_STRIDE + value]
-        if words[at] != 0 and not put(words, at, 0):
+        if get_value(words, t, value, row) != 0 and not put_value(words, t, value, row, 0):
             return False
     if not put(words, words[t + T_LIVE] + row, words[state + PENDING]):
         return False
@@ -258,8 +252,7 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     """
     if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
         return NOT_LIVE
-    at = words[t + T_BASE + value] + row * words[t + T_STRIDE + value]
-    if words[at] == word:
+    if get_value(words, t, value, row) == word:
         return 0
     start = mark(words)
     failed = 0
@@ -269,7 +262,7 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
         if has_value(words, x, value):
             failed = remove(words, x, row)
         x += INDEX_WORDS
-    if failed == 0 and not put(words, at, word):
+    if failed == 0 and not put_value(words, t, value, row, word):
         failed = UNDO_FULL
     x = t + T_INDEX
     while x < last and failed == 0:

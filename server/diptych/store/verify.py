@@ -17,6 +17,7 @@ import numpy.typing as npt
 from diptych.kernel import bulk_kernel
 from diptych.memory.layout import Words
 from diptych.store.descent import agrees, entry_of, is_before
+from diptych.store.fields import get_value
 from diptych.store.hashing import bucket_of, find_at, hash_row
 from diptych.store.nodes import ENTRY_SPACE
 from diptych.store.words import (
@@ -42,7 +43,6 @@ from diptych.store.words import (
     SCRATCH,
     T_ALLOCATED,
     T_AUTO,
-    T_BASE,
     T_BUCKETS,
     T_CAPACITY,
     T_INDEX,
@@ -50,7 +50,6 @@ from diptych.store.words import (
     T_LIVE,
     T_NEXT,
     T_STATE,
-    T_STRIDE,
     T_VALUES,
     X_KEYS,
     X_NODES,
@@ -172,7 +171,7 @@ def check_slots(words: Words, t: int) -> int:
         if words[words[t + T_NEXT] + row] != 0:
             return NOT_ZERO
         for value in range(words[t + T_VALUES]):
-            if words[words[t + T_BASE + value] + row * words[t + T_STRIDE + value]] != 0:
+            if get_value(words, t, value, row) != 0:
                 return NOT_ZERO
     return 0 if live_count == words[state + ROW_COUNT] else LIVE_COUNT
 

@@ -1,9 +1,9 @@
 """Where things lie in a region: the word positions that layout, kernels and views agree on.
 
 A region is addressed as 64-bit words. Page 0 is the mirror's stamp. Page 1 is the system header,
-page 2 and on hold one *state* block a table and an index (what changes with every insert, kept
-together so that it costs one page an epoch), then one *descriptor* page a table (fixed by layout
-and growth).
+page 2 and on hold one *state* block a table, an index and a heap (what changes with every insert,
+kept together so that it costs one page an epoch), then the *descriptor* of each table (fixed by
+layout and growth).
 After the region, at the next addresses, comes each process's private scratch: kernel arguments,
 cursors and the undo log. It is never mirrored.
 
@@ -49,7 +49,8 @@ NODE_HIGH = 3  # nodes ever used
 NODE_FREE = 4  # first free node + 1
 VERSION = 5  # counts changes, so that cursors notice
 
-# Descriptor of a table (one page).
+# Descriptor of a table (DESCRIPTOR_PAGES pages).
+DESCRIPTOR_PAGES = 3
 T_STATE = 0  # word position of its state block
 T_CAPACITY = 1
 T_ALLOCATED = 2  # rows that have memory; grows between batches
@@ -60,13 +61,36 @@ T_INDEXES = 6
 T_LIVE = 7  # word position of the live column: -1 live, else next free slot + 1
 T_NEXT = 8  # word position of the hash chain's column: next row + 1
 T_BUCKETS = 9  # word position of the bucket heads: first row + 1; capacity words
+T_HEAPS = 10  # how many value words are references into the heap
 T_KEY_VALUE = 16  # up to KEY_WORDS_MAX value-word numbers
-T_BASE = 32  # per value word: word position of row 0
-T_STRIDE = 96  # per value word: words from one row to the next
-T_INDEX = 192  # per index: its descriptor, INDEX_WORDS each
-VALUES_MAX = 64
+T_HEAP = 24  # word position of the heap; this and the next two are what a heap is known by
+T_HEAP_WORDS = 25  # as long as it may get
+T_HEAP_ALLOCATED = 26  # words that have memory; grows between batches
+T_HEAP_STATE = 27  # word position of its state block
+T_BASE = 64  # per value word: word position of row 0
+T_STRIDE = 320  # per value word: words from one row to the next
+T_PACK = 576  # per value word: how rows share words, see below
+T_INDEX = 832  # per index: its descriptor, INDEX_WORDS each
+VALUES_MAX = 256
 KEY_WORDS_MAX = 8
 INDEXES_MAX = 10
+
+# T_PACK: 0 where each row has whole words, else 2^k rows share one, in the order of its bytes from
+# the lowest (of its bits, where k is 6), so that memory reads as an array of small numbers.
+PACK_ROWS = 7  # mask of k: 1, 2, 3 or 6
+PACK_SIGNED = 8  # what is read is sign-extended
+PACK_HEAP = 16  # a reference into the table's heap; whole words
+
+# State block of a heap (HEAP_STATE_WORDS words).
+HEAP_STATE_WORDS = 64
+H_TOP = 0  # words ever used
+H_USED = 1  # words in blocks that hold values
+H_FREE = 2  # words in free blocks
+H_LISTS = 8  # per size class: first free block + 1, whose first word links the next
+# A reference: word position of the block, from the heap's start, above the length in bytes. 0 is
+# the empty value, which has no block.
+REFERENCE_BITS = 24
+HEAP_VALUE_BYTES_MAX = (1 << REFERENCE_BITS) - 1
 
 # Descriptor of an index (inside its table's page).
 INDEX_WORDS = 32
@@ -78,7 +102,12 @@ X_NODES = 4  # word position of node 0
 X_NODES_MAX = 5
 X_NODES_ALLOCATED = 6  # nodes that have memory; grows between batches
 X_VALUE = 8  # per key word: which value word of the row
-X_TEXT = 16  # per key word: 1 text (compared as big-endian unsigned), 2 float, 0 int
+X_TEXT = 16  # per key word: how it compares, one of the orders
+ORDER_INT = 0
+ORDER_TEXT = 1  # as big-endian unsigned
+ORDER_FLOAT = 2
+ORDER_UNSIGNED = 3
+ORDER_VALID = 4  # tells values from None; where it is 0 in a key, `unique` does not look
 
 NODE_WORDS = 128  # 1 KiB: a quarter page, so an insert moves little and undo stays short
 
@@ -99,12 +128,10 @@ S_FAULT = (
 )
 S_PAGES = 4  # while the undo log is kept in pages: where the bitmap of those saved is; else 0
 S_PAGES_LIMIT = 5  # and what S_UNDO_LIMIT was
-S_ARGUMENT = 16  # up to VALUES_MAX words: a row's values, or a key
-S_KEY = 80  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
-S_PATH = (
-    96  # a descent, from the leaf up: HEIGHT_MAX pairs of node's word position and entry number
-)
-S_CURSORS = 128
+S_KEY = 16  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
+S_PATH = 32  # a descent, from the leaf up: HEIGHT_MAX pairs of node's position and entry number
+S_ARGUMENT = 64  # up to VALUES_MAX words: a row's values, or a key
+S_CURSORS = 320
 CURSORS = 64
 CURSOR_WORDS = 64
 S_CALL = S_CURSORS + CURSORS * CURSOR_WORDS  # one call of a compiled handler, CALL_WORDS
@@ -116,7 +143,9 @@ S_CALL_ANSWER = S_CALL + 256  # its value, or the details of its rejection
 CALL_WORDS = 512
 CALL_ARGUMENTS_MAX = 248
 CALL_ANSWER_MAX = 256
-S_UNDO = S_CALL + CALL_WORDS
+S_BLOB = S_CALL + CALL_WORDS  # bytes of a value on its way into a heap
+BLOB_WORDS = (HEAP_VALUE_BYTES_MAX + 1) // 8
+S_UNDO = S_BLOB + BLOB_WORDS
 
 # A cursor's block. Bounds are prefixes of the key, compared word by word as `X_TEXT` says.
 C_SERIAL = 0
@@ -145,4 +174,7 @@ CURSOR_LOST = -8
 NOT_LIVE = -9
 REJECTED = -10  # by a compiled handler; S_CALL_REASON: which rejection
 NO_SUCH_KEY = -11  # S_FAULT: the table's descriptor; S_ARGUMENT: the key
+GROW_HEAP = -13  # S_FAULT: position of T_HEAP in the table's descriptor
+COMPACT_HEAP = -14  # S_FAULT likewise: there is room, in pieces
+HEAP_FULL = -15  # S_FAULT likewise
 UNEXPECTED = -12  # a compiled handler met what only the interpreter can tell

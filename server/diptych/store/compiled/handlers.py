@@ -83,7 +83,7 @@ def compiled_handlers(app: App, region: Region) -> dict[str, Handler]:
     if config.DISABLE_JIT:
         raise DeclarationError("the compiled lane can't run with NUMBA_DISABLE_JIT")
     if app not in _compiled:
-        tables = layouts.plan(list(app.tables.values())).tables
+        tables = layouts.of_app(app).tables
         db = DbType(f"{app.name}#{next(_tags)}", tables)
         _compiled[app] = {
             operation.name: compile_operation(operation, db)
