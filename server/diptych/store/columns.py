@@ -7,14 +7,15 @@ derives from the query's one root array, so that a view kept for too long is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from diptych.errors import did_you_mean
-from diptych.store import calls
+from diptych.store import arrow, calls, raw
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
 from diptych.store.values import Codec
@@ -24,7 +25,10 @@ _DTYPES = {"int": "<i8", "float": "<f8"}
 
 
 class Selection:
-    """Some rows of a table, a numpy array an attribute. `len()` is the number of rows."""
+    """Some rows of a table, a numpy array an attribute. `len()` is the number of rows.
+
+    `arrow()` and `df()` are there unless a column has that name; a table's own always are.
+    """
 
     def __init__(
         self, space: Space, layout: TableLayout, rows: npt.NDArray[np.int64] | None, count: int
@@ -37,11 +41,13 @@ class Selection:
     def __repr__(self) -> str:
         return f"<{self._count} rows of {self._layout.spec.name}>"
 
-    def __getattr__(self, name: str) -> npt.NDArray[Any]:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         column = self._layout.spec.by_name.get(name)
         if column is None:
+            if name in _CONVERSIONS:
+                return partial(_CONVERSIONS[name], self)
             known = did_you_mean(name, self._layout.spec.by_name)
             raise AttributeError(f"table {self._layout.spec.name!r} has no column {name!r}{known}")
         array = _column(self._space, self._layout, name)
@@ -73,6 +79,27 @@ def select(
             stored = space.words[base : base + high * column.words : column.words]
             rows = np.flatnonzero(stored == word) if rows is None else rows[stored[rows] == word]
     return Selection(space, layout, rows, count if rows is None else len(rows))
+
+
+def to_arrow(chosen: Selection) -> Any:
+    """A pyarrow.Table of these rows, whose arrays may be views of the data."""
+    return arrow.arrow_table(chosen._layout.spec.by_name, _raws(chosen))
+
+
+def to_df(chosen: Selection) -> Any:
+    """A pandas.DataFrame of these rows."""
+    return arrow.data_frame(chosen._layout.spec.by_name, _raws(chosen))
+
+
+_CONVERSIONS: dict[str, Callable[[Selection], Any]] = {"arrow": to_arrow, "df": to_df}
+
+
+def _raws(chosen: Selection) -> dict[str, raw.Raw]:
+    layout = chosen._layout
+    return {
+        column.name: raw.read(chosen._space, layout, column, chosen._rows, len(chosen))
+        for column in layout.spec.columns
+    }
 
 
 def _column(space: Space, layout: TableLayout, name: str) -> npt.NDArray[Any]:

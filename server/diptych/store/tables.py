@@ -15,7 +15,7 @@ from diptych.errors import did_you_mean
 from diptych.schema import MISSING
 from diptych.store import calls
 from diptych.store import words as at
-from diptych.store.columns import Selection, select
+from diptych.store.columns import Selection, select, to_arrow, to_df
 from diptych.store.faults import ReadOnly, StaleRow, fault
 from diptych.store.inserts import make_insert
 from diptych.store.layout import IndexLayout, TableLayout
@@ -149,6 +149,14 @@ class TableView:
     def columns(self, **equals: Any) -> Selection:
         """Live rows as numpy arrays, those alone whose columns equal the given values."""
         return select(self.space, self.layout, self.codecs, equals)
+
+    def arrow(self) -> Any:
+        """A pyarrow.Table of all rows, in slot order."""
+        return to_arrow(self.columns())
+
+    def df(self) -> Any:
+        """A pandas.DataFrame of all rows, in slot order."""
+        return to_df(self.columns())
 
     def _make_get_or_insert(self) -> Callable[..., Row]:
         names = [column.name for column in self.layout.spec.keys]

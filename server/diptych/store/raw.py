@@ -1,0 +1,117 @@
+"""Raw columns: the values of many rows of one column as arrays of the column's own width.
+
+This is the form between memory and everybody else who works with columns: Arrow, files of an
+export, chunks of an import. Numbers are arrays of their type; text and data are bytes in two
+dimensions, filled up with zeros; values of any length are their bytes end to end, with offsets;
+which rows have a value is a bitmap, lowest bit first. In a table without holes most of it is a view
+of the memory itself. Arrow, files and checks of what comes from outside are not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.kernel import bulk_kernel
+from diptych.schema import Column
+from diptych.store import words as at
+from diptych.store.layout import TableLayout
+from diptych.store.views import Space
+
+Bytes = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One column of some rows.
+
+    `values` as the module says; `bitmap` of an optional column, else None; `offsets` into `values`,
+    one more than rows, of a column whose values have any length, else None.
+    """
+
+    values: npt.NDArray[Any]
+    bitmap: Bytes | None = None
+    offsets: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values) if self.offsets is None else len(self.offsets) - 1
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_] | None:
+        """Which rows have a value; None: all."""
+        if self.bitmap is None:
+            return None
+        return np.unpackbits(self.bitmap, count=len(self), bitorder="little").view(np.bool_)
+
+
+def value_bytes(column: Column) -> int:
+    """What one row's value takes in its column's memory."""
+    return column.words * 8 if column.words > 1 else column.bits // 8
+
+
+def value_dtype(column: Column) -> np.dtype[Any]:
+    """Of one value; of text and data of one byte."""
+    if column.kind == "int":
+        return np.dtype(f"<{'i' if column.signed else 'u'}{column.bits // 8}")
+    if column.kind == "float":
+        return np.dtype(f"<f{column.bits // 8}")
+    return np.dtype(np.bool_ if column.kind == "bool" else np.uint8)
+
+
+def is_wide(column: Column) -> bool:
+    """Whether its values are bytes in two dimensions."""
+    return column.kind in ("text", "data")
+
+
+def read(space: Space, layout: TableLayout, column: Column, rows: Rows | None, count: int) -> Raw:
+    """The values of `rows`; None: of the first `count`, as views that derive from the root."""
+    bitmap = None
+    if column.optional:
+        bitmap = _bitmap(space, layout.bases[column.valid_word], rows, count)
+    start = layout.bases[column.first_word] * 8
+    stop = count if rows is None else int(space.words[layout.state + at.ROW_HIGH])
+    if column.in_heap:
+        references = space.root[start : start + stop * 8].view(np.int64)
+        return _from_heap(space, layout, references if rows is None else references[rows], bitmap)
+    size = value_bytes(column)
+    values = space.root[start : start + stop * size].view(value_dtype(column))
+    if is_wide(column):
+        values = values.reshape(-1, size)
+    return Raw(values if rows is None else values[rows], bitmap)
+
+
+def _bitmap(space: Space, base: int, rows: Rows | None, count: int) -> Bytes:
+    if rows is None:
+        return space.root[base * 8 : base * 8 + -(-count // 8)]
+    if not len(rows):
+        return np.empty(0, np.uint8)
+    highest = int(rows[-1]) + 1  # rows ascend
+    bits = np.unpackbits(space.root[base * 8 : base * 8 + -(-highest // 8)], bitorder="little")
+    return np.packbits(bits[rows], bitorder="little")
+
+
+def _from_heap(
+    space: Space, layout: TableLayout, references: npt.NDArray[np.int64], bitmap: Bytes | None
+) -> Raw:
+    offsets = np.zeros(len(references) + 1, np.int64)
+    np.cumsum(references & at.HEAP_VALUE_BYTES_MAX, out=offsets[1:])
+    values = np.empty(int(offsets[-1]), np.uint8)
+    gather_values(space.root, layout.heap * 8, np.array(references), values)
+    return Raw(values, bitmap, offsets)
+
+
+@bulk_kernel
+def gather_values(data: Bytes, heap: int, references: Rows, out: Bytes) -> int:
+    """Copy the bytes that references name, end to end; `heap`: its first byte. Returns how many."""
+    end = 0
+    for i in range(len(references)):
+        length = references[i] & at.HEAP_VALUE_BYTES_MAX
+        start = heap + (references[i] >> at.REFERENCE_BITS) * 8
+        for j in range(length):
+            out[end + j] = data[start + j]
+        end += length
+    return end
