@@ -25,6 +25,7 @@ import numpy.typing as npt
 from diptych.app import App
 from diptych.engine.arguments import binder
 from diptych.engine.results import failure, packer
+from diptych.engine.system import system_transactions
 from diptych.errors import OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure, Region
 from diptych.store import layout as layouts
@@ -86,6 +87,12 @@ class Engine:
             for operation in app.operations
             if operation.kind == "transaction"
         }
+        for operation in system_transactions(self.db):
+            self._operations[operation.number] = (
+                operation.name,
+                operation.function,
+                binder(operation),
+            )
 
     @classmethod
     def create(
@@ -288,6 +295,13 @@ class Engine:
                     self._take(layouts.index_extents(index, nodes, more))
                     words[descriptor + at.X_NODES_ALLOCATED] = more
                     return
+        for staging in self.layout.staging:
+            if staging.header == descriptor:
+                before = int(words[staging.allocated_word])
+                more = layouts.staging_growth(staging, before)
+                self._take(layouts.staging_extents(staging, before, more))
+                words[staging.allocated_word] = more
+                return
         raise AssertionError(f"nothing at {descriptor} can grow")
 
     def _take(self, extents: list[Extent]) -> None:

@@ -24,7 +24,7 @@ STRING_BYTES_MAX = 2**31 - 1
 
 
 def library(name: str) -> Any:
-    """The module pyarrow or pandas, or one of theirs. Errors: ImportError, which says what to do."""
+    """The module pyarrow or pandas, or one of theirs. Errors: ImportError, saying what to do."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -34,6 +34,8 @@ ROWS_FIRST = PAGE_WORDS  # a page of each column
 NODES_FIRST = 4  # a page of nodes
 ROWS_STEP_MAX = 1 << 20  # rows are doubled up to this step, so that growth never takes long
 NODES_STEP_MAX = 1 << 16
+STAGING_WORDS_FIRST = 64 * PAGE_WORDS
+STAGING_WORDS_STEP_MAX = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,19 @@ class TableLayout:
 
 
 @dataclass(frozen=True)
+class StagingRange:
+    """Room for rows that are not visible yet. `header`: where the system header tells of it."""
+
+    header: int
+    start: int
+    words: int
+
+    @property
+    def allocated_word(self) -> int:
+        return self.header + at.STAGING_ALLOCATED - at.STAGING
+
+
+@dataclass(frozen=True)
 class Layout:
     """A whole region. `system_pages`: header, states, descriptors and schema, always in memory."""
 
@@ -87,6 +102,7 @@ class Layout:
     system_pages: int
     size_bytes: int
     schema: bytes
+    staging: tuple[StagingRange, ...]
 
     @property
     def system(self) -> Extent:
@@ -107,6 +123,8 @@ class Layout:
         start = (self.system_pages - _pages(len(self.schema))) * PAGE_WORDS
         words[at.SCHEMA_WORDS], words[at.SCHEMA_AT] = len(self.schema), start
         words.view(np.uint8)[start * 8 : start * 8 + len(self.schema)] = list(self.schema)
+        for each in self.staging:
+            words[each.header : each.header + 2] = each.start, each.words
         for table in self.tables:
             self._describe(words, table)
 
@@ -154,6 +172,8 @@ class Layout:
                 nodes = int(words[index.descriptor + at.X_NODES_ALLOCATED])
                 found += index_extents(index, 0, nodes)
             found += heap_extents(table, 0, int(words[table.descriptor + at.T_HEAP_ALLOCATED]))
+        for each in self.staging:
+            found += staging_extents(each, 0, int(words[each.allocated_word]))
         return merged(found)
 
 
@@ -229,7 +249,8 @@ def plan(
         )
         for i, spec in enumerate(specs)
     )
-    return Layout(tables, system_pages, cursor.word * 8, schema)
+    staging = _plan_staging(tables, cursor)
+    return Layout(tables, system_pages, cursor.word * 8, schema, staging)
 
 
 def of_app(app: App, capacities: Mapping[str, int] | None = None) -> Layout:
@@ -300,6 +321,18 @@ def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor
     )
 
 
+def _plan_staging(
+    tables: Sequence[TableLayout], cursor: _Cursor
+) -> tuple[StagingRange, StagingRange]:
+    """As much as the largest table holds: one import at a time can be under way."""
+    rows = max((table.capacity * table.spec.words for table in tables), default=0)
+    blob = max((table.heap_words for table in tables), default=0)
+    return (
+        StagingRange(at.STAGING, cursor.take(rows), rows),
+        StagingRange(at.STAGING_BLOB, cursor.take(blob), blob),
+    )
+
+
 def table_growth(table: TableLayout, rows: int) -> int:
     """How many rows a table that has memory for `rows` should have next."""
     return min(table.capacity, max(ROWS_FIRST, rows + min(rows, ROWS_STEP_MAX)))
@@ -341,6 +374,19 @@ def index_extents(index: IndexLayout, old_nodes: int, new_nodes: int) -> list[Ex
     old = _words_pages(old_nodes * at.NODE_WORDS)
     new = _words_pages(new_nodes * at.NODE_WORDS)
     page = index.nodes // PAGE_WORDS
+    return [Extent(page + old, page + new)] if new > old else []
+
+
+def staging_growth(staging: StagingRange, words: int) -> int:
+    """How many words a staging range that has memory for `words` should have next."""
+    more = max(STAGING_WORDS_FIRST, words + min(words, STAGING_WORDS_STEP_MAX))
+    return min(staging.words, more)
+
+
+def staging_extents(staging: StagingRange, old_words: int, new_words: int) -> list[Extent]:
+    """The pages that words `old_words` to `new_words` of it add."""
+    old, new = _words_pages(old_words), _words_pages(new_words)
+    page = staging.start // PAGE_WORDS
     return [Extent(page + old, page + new)] if new > old else []
 
 

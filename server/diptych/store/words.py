@@ -30,6 +30,20 @@ SCHEMA_WORDS = (
 )
 SCHEMA_AT = 526
 
+# Of the system header, too: rows of an import that nobody sees yet (store/staging.py).
+STAGING = 900  # word position of the range that holds their value words; this and the next two
+STAGING_WORDS = 901  # are what the range is known by
+STAGING_ALLOCATED = 902  # words that have memory; grows between batches
+STAGING_BLOB = 903  # the same of the range that holds the bytes of their str and bytes values
+STAGING_BLOB_WORDS = 904
+STAGING_BLOB_ALLOCATED = 905
+STAGING_TOKEN = 906  # names the import that is under way; 0: none
+STAGING_TABLE = 907  # its table's descriptor
+STAGING_ROWS = 908
+STAGING_BYTES = 909  # used of the second range
+STAGING_BEGAN = 910  # ns since 1970
+STAGING_COMMITTED = 911  # the token of the last import that became visible
+
 # State block of a table (8 words).
 STATE_WORDS = 8
 ROW_COUNT = 0

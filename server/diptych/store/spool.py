@@ -1,0 +1,86 @@
+"""Tables in a file: the raw columns of some rows, end to end, for exports.
+
+What `spool` returns says where each column's values, bitmap and offsets lie; `columns_of` makes
+views of them again, wherever the file is then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.schema import Column
+from diptych.store import raw
+from diptych.store import words as at
+from diptych.store.columns import select
+from diptych.store.raw import Bytes, Raw
+from diptych.store.tables import TableView
+
+ALIGNMENT = 64
+
+
+def spool_bytes(view: TableView) -> int:
+    """About what a table's rows will take in a file, and not less."""
+    layout = view.layout
+    row_bytes = sum(9 if c.in_heap else raw.value_bytes(c) + 1 for c in layout.spec.columns)
+    heap_words = int(view.space.words[layout.heap_state + at.H_USED]) if layout.heap_words else 0
+    return len(view) * row_bytes + heap_words * 8
+
+
+def spool(view: TableView, file: IO[bytes]) -> dict[str, Any]:
+    """Write a table's rows; its schema, how many there are, and where each column's arrays lie."""
+    chosen = select(view.space, view.layout, view.codecs, {})
+    spec = view.layout.spec
+    places: dict[str, list[list[int]]] = {}
+    for column in spec.columns:
+        found = raw.read(view.space, view.layout, column, chosen._rows, len(chosen))
+        parts = (found.values, found.bitmap, found.offsets)
+        places[column.name] = [[0, 0] if part is None else _write(file, part) for part in parts]
+    return {"name": spec.name, "rows": len(chosen), "places": places}
+
+
+def columns_of(
+    columns: Mapping[str, Column], told: Mapping[str, Any], data: Bytes
+) -> dict[str, Raw]:
+    """A spooled table's columns as views of the file's bytes. The inverse of `spool`."""
+    found = {}
+    for name, column in columns.items():
+        values, bitmap, offsets = (
+            data[start : start + size] for start, size in told["places"][name]
+        )
+        typed: npt.NDArray[Any] = values.view(raw.value_dtype(column))
+        if raw.is_wide(column):
+            typed = typed.reshape(-1, raw.value_bytes(column))
+        found[name] = Raw(
+            typed,
+            bitmap if column.optional else None,
+            offsets.view(np.int64) if column.in_heap else None,
+        )
+    return found
+
+
+def slices(raws: Mapping[str, Raw], rows: int, step: int) -> Iterator[dict[str, Raw]]:
+    """The same columns, `step` rows at a time, a multiple of 8."""
+    for start in range(0, rows, step):
+        stop = min(rows, start + step)
+        yield {name: _slice(column, start, stop) for name, column in raws.items()}
+
+
+def _slice(column: Raw, start: int, stop: int) -> Raw:
+    bitmap = None if column.bitmap is None else column.bitmap[start // 8 : -(-stop // 8)]
+    if column.offsets is None:
+        return Raw(column.values[start:stop], bitmap)
+    offsets = column.offsets[start : stop + 1]
+    values = column.values[offsets[0] : offsets[-1]]
+    return Raw(values, bitmap, offsets - offsets[0])
+
+
+def _write(file: IO[bytes], values: npt.NDArray[Any]) -> list[int]:
+    """Where the array's bytes are now: offset and length."""
+    file.write(bytes(-file.tell() % ALIGNMENT))
+    start = file.tell()
+    file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return [start, values.nbytes]
