@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import bulk_kernel
 from diptych.schema import Column
+from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
 from diptych.store.views import Space
@@ -75,8 +75,7 @@ def read(space: Space, layout: TableLayout, column: Column, rows: Rows | None, c
     start = layout.bases[column.first_word] * 8
     stop = count if rows is None else int(space.words[layout.state + at.ROW_HIGH])
     if column.in_heap:
-        references = space.root[start : start + stop * 8].view(np.int64)
-        return _from_heap(space, layout, references if rows is None else references[rows], bitmap)
+        return _from_heap(space, layout, column, rows, count, bitmap)
     size = value_bytes(column)
     values = space.root[start : start + stop * size].view(value_dtype(column))
     if is_wide(column):
@@ -95,23 +94,16 @@ def _bitmap(space: Space, base: int, rows: Rows | None, count: int) -> Bytes:
 
 
 def _from_heap(
-    space: Space, layout: TableLayout, references: npt.NDArray[np.int64], bitmap: Bytes | None
+    space: Space,
+    layout: TableLayout,
+    column: Column,
+    rows: Rows | None,
+    count: int,
+    bitmap: Bytes | None,
 ) -> Raw:
-    offsets = np.zeros(len(references) + 1, np.int64)
-    np.cumsum(references & at.HEAP_VALUE_BYTES_MAX, out=offsets[1:])
-    values = np.empty(int(offsets[-1]), np.uint8)
-    gather_values(space.root, layout.heap * 8, np.array(references), values)
+    chosen = np.arange(count) if rows is None else rows
+    offsets = np.empty(len(chosen) + 1, np.int64)
+    where = space.words, layout.descriptor, column.first_word, chosen, offsets
+    values = np.empty(calls.heap_measure(*where), np.uint8)
+    calls.heap_gather(*where, values)
     return Raw(values, bitmap, offsets)
-
-
-@bulk_kernel
-def gather_values(data: Bytes, heap: int, references: Rows, out: Bytes) -> int:
-    """Copy the bytes that references name, end to end; `heap`: its first byte. Returns how many."""
-    end = 0
-    for i in range(len(references)):
-        length = references[i] & at.HEAP_VALUE_BYTES_MAX
-        start = heap + (references[i] >> at.REFERENCE_BITS) * 8
-        for j in range(length):
-            out[end + j] = data[start + j]
-        end += length
-    return end

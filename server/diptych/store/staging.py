@@ -131,7 +131,13 @@ class Staging:
             raise TransactionTooLarge
         try:
             code = calls.insert_staged(
-                self._words, table.descriptor, self._range.start, staged, references, failed
+                self._words,
+                table.descriptor,
+                self._range.start,
+                staged,
+                self._blob.start,
+                references,
+                failed,
             )
         finally:
             calls.end_pages(self._words)

@@ -2,16 +2,16 @@
 
 A record is the old words of one span followed by a trailer that names it, so the log is read from
 its end: `words[at : at + count]` is saved as `count` words and then `at | (count - 1) << 40`. The
-interpreted lane writes records of one word itself, in the same form.
+interpreted lane writes records of one word itself, in the same form. Of a span that was zero the
+trailer alone is kept, with its sign bit set.
 
 Every kernel that changes the region saves first, and gives up when there is no room: nothing is
 ever written that could not be taken back. A transaction commits by setting `S_UNDO_TOP` to 0.
 What a word means is not known here.
 
 Between `begin_pages` and `end_pages` the log is kept in pages, for kernels that write much: the
-first write to a page saves all of it, in the same form, and a page of zeros as a trailer alone,
-with EMPTY set; later writes to it save nothing. The log then grows with what was there before, not
-with what is written. It can go back to where the pages began and no nearer, so `rollback` does
+first write to a page saves all of it, in the same form; later writes to it save nothing. The log
+then grows with what was there before, not with what is written. It can go back to where the pages began and no nearer, so `rollback` does
 nothing meanwhile: whoever meets an error ends the pages and lets the whole transaction be undone. A
 bitmap at the log's far end tells which pages are saved. While it is in use `S_UNDO_LIMIT` is 0, so
 that the ordinary way does not know of any of this.
@@ -34,7 +34,8 @@ from diptych.store.words import (
 
 POSITION_BITS = 40
 POSITION_MASK = (1 << POSITION_BITS) - 1
-EMPTY = 1 << 62
+COUNT_MASK = (1 << 63 - POSITION_BITS) - 1
+WAS_ZERO = -(1 << 63)
 PAGE_BITS = 9
 MAP_BITS = 5  # of the bitmap a word holds 32 pages, which keeps its numbers positive
 MAP_LOW = (1 << MAP_BITS) - 1
@@ -53,7 +54,7 @@ def save_page(words: Words, page: int, limit: int) -> bool:
     if used == 0:
         if top + 1 > limit:
             return False
-        words[record] = at | EMPTY
+        words[record] = WAS_ZERO | at | (PAGE_WORDS - 1) << POSITION_BITS
         words[scratch + S_UNDO_TOP] = top + 1
         return True
     if top + PAGE_WORDS + 1 > limit:
@@ -121,6 +122,18 @@ def save(words: Words, at: int, count: int) -> bool:
 
 
 @kernel
+def save_zeros(words: Words, at: int, count: int) -> bool:
+    """Record that `count` words, 1 or more, are 0 now; False when the log has no room for it."""
+    scratch = words[SCRATCH]
+    top = words[scratch + S_UNDO_TOP]
+    if top + 1 > words[scratch + S_UNDO_LIMIT]:
+        return save_pages(words, at, count)
+    words[scratch + S_UNDO + top] = WAS_ZERO | at | (count - 1) << POSITION_BITS
+    words[scratch + S_UNDO_TOP] = top + 1
+    return True
+
+
+@kernel
 def put(words: Words, at: int, value: int) -> bool:
     """Record one word and set it to `value`; False, and nothing written, when the log is full."""
     scratch = words[SCRATCH]
@@ -155,12 +168,12 @@ def rollback(words: Words, mark: int) -> int:
     while top > mark:
         trailer = words[scratch + S_UNDO + top - 1]
         at = trailer & POSITION_MASK
-        if trailer & EMPTY != 0:
-            clear(words, at, PAGE_WORDS)
-            top -= 1
-            continue
-        count = (trailer >> POSITION_BITS) + 1
-        top -= count + 1
-        copy(words, scratch + S_UNDO + top, at, count)
+        count = (trailer >> POSITION_BITS & COUNT_MASK) + 1
+        top -= 1
+        if trailer < 0:
+            clear(words, at, count)
+        else:
+            top -= count
+            copy(words, scratch + S_UNDO + top, at, count)
     words[scratch + S_UNDO_TOP] = top
     return 0
