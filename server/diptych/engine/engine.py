@@ -286,6 +286,13 @@ class Engine:
                 self._take(layouts.table_extents(table, rows, more))
                 words[descriptor + at.T_ALLOCATED] = more
                 return
+            if descriptor == table.descriptor + at.T_HEAP:
+                had = more = int(words[table.descriptor + at.T_HEAP_ALLOCATED])
+                while more < min(table.heap_words, self._scratch[at.S_HEAP_WORDS]):
+                    more = layouts.heap_growth(table, more)
+                self._take(layouts.heap_extents(table, had, more))
+                words[table.descriptor + at.T_HEAP_ALLOCATED] = more
+                return
             for index in table.indexes:
                 if index.descriptor == descriptor:
                     nodes = int(words[descriptor + at.X_NODES_ALLOCATED])

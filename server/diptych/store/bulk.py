@@ -2,9 +2,9 @@
 
 Every row goes through the ordinary insert, so keys, indexes and counters are checked and kept as
 ever; what the wrapper of an insert does in Python is done here: references to other tables, and
-values of any length, which go from the staged bytes into the table's heap. The caller keeps the undo log in pages meanwhile, and has seen to it that there is memory. Staged rows
-lie one after another as value words; who put them there, and whether they fit their columns, is
-`staging`'s business.
+values of any length, which go from the staged bytes into the table's heap. The caller keeps the
+undo log in pages meanwhile, and has seen to it that there is memory. Staged rows lie one after
+another as value words; who put them there, and whether they fit, is `staging`'s business.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def _text(column: Column, raw: Raw, out: Words) -> tuple[Mask, str]:
     bad: Mask = (used[:, 1:] & ~used[:, :-1]).any(axis=1)
     if bad.any():
         return bad, "text without a zero character"
-    bad = used[:, column.size_bytes :].any(axis=1)
+    bad |= used[:, column.size_bytes :].any(axis=1)
     if bad.any():
         return bad, f"at most {column.size_bytes} bytes of UTF-8"
     for row in np.flatnonzero((raw.values >= CONTINUES).any(axis=1)):
@@ -131,7 +131,8 @@ def _text(column: Column, raw: Raw, out: Words) -> tuple[Mask, str]:
 
 def _data(column: Column, raw: Raw, out: Words) -> tuple[Mask, str]:
     _wide_words(column, raw.values, out)
-    bad: Mask = raw.values[:, column.size_bytes :].any(axis=1)
+    bad = np.zeros(len(raw), np.bool_)
+    bad |= raw.values[:, column.size_bytes :].any(axis=1)
     return bad, f"exactly {column.size_bytes} bytes"
 
 

@@ -23,12 +23,14 @@ from diptych.store import calls, packing
 from diptych.store import words as at
 from diptych.store.database import Database
 from diptych.store.faults import MemoryNeeded, TransactionTooLarge, fault
+from diptych.store.heap import CLASSES, class_words
 from diptych.store.layout import IndexLayout, TableLayout
 from diptych.store.nodes import ENTRY_SPACE
 from diptych.store.raw import Raw
 from diptych_client.errors import BadArguments, Rejected
 
 SECOND_NS = 1_000_000_000
+BLOCK_WORDS = np.array([0, *(class_words(number) for number in range(CLASSES))])
 
 
 @dataclass(frozen=True)
@@ -95,27 +97,34 @@ class Staging:
             raise Rejected("import_out_of_step", expected=staged, row=first_row)
         if rows < 1:
             raise BadArguments("rows must be 1 or more", "rows")
-        self._reserve(table, staged + rows)
         used = int(self._words[at.STAGING_BYTES])
         raws = self._raws(table, rows, columns)
+        blobs = {name: raw.values for name, raw in raws.items() if raw.offsets is not None}
+        heap_words = sum(_heap_words(raws[name]) for name in blobs)
+        for column in table.spec.heap_columns:
+            if column.name not in raws and column.default:
+                blobs[column.name] = np.frombuffer(_bytes_of(column.default), np.uint8)
+                heap_words += rows * block_words(len(blobs[column.name]))
+        heap_words += int(self._words[at.STAGING_HEAP_WORDS])
+        self._reserve(table, staged + rows, heap_words)
         self._ask(at.STAGING, (staged + rows) * table.spec.words)
-        more = sum(len(raw.values) for raw in raws.values() if raw.offsets is not None)
-        self._ask(at.STAGING_BLOB, -(-(used + more) // 8))
+        self._ask(at.STAGING_BLOB, -(-(used + sum(map(len, blobs.values()))) // 8))
         width = table.spec.words
         start = self._range.start + staged * width
         out = self._words[start : start + rows * width].reshape(rows, width)
         for column in table.spec.columns:
+            name = column.name
             mine = out[:, column.first_word : column.first_word + column.all_words]
-            if column.name not in raws:
-                mine[:] = self._default(table, column)
-                continue
-            raw = raws[column.name]
-            packing.pack(table.spec.name, column, raw, mine, first_row, used)
-            if raw.offsets is not None:
+            if name in raws:
+                packing.pack(table.spec.name, column, raws[name], mine, first_row, used)
+            else:
+                mine[:] = self._default(table, column, used)
+            if name in blobs:
                 begin = self._blob.start * 8 + used
-                used += len(raw.values)
-                self._words.view(np.uint8)[begin : begin + len(raw.values)] = raw.values
+                used += len(blobs[name])
+                self._words.view(np.uint8)[begin : begin + len(blobs[name])] = blobs[name]
         self._put(at.STAGING_BYTES, used)
+        self._put(at.STAGING_HEAP_WORDS, heap_words)
         self._put(at.STAGING_ROWS, staged + rows)
         return staged + rows
 
@@ -124,7 +133,7 @@ class Staging:
         `duplicate_key`, `not_unique`, `not_found`, `table_full`.
         """
         table, staged = self._open(token)
-        self._reserve(table, staged)
+        self._reserve(table, staged, int(self._words[at.STAGING_HEAP_WORDS]))
         references = self._references(table)
         failed = np.zeros(2, np.int64)
         if not calls.begin_pages(self._words):
@@ -171,6 +180,7 @@ class Staging:
         self._put(at.STAGING_BEGAN, began_ns)
         self._put(at.STAGING_ROWS, 0)
         self._put(at.STAGING_BYTES, 0)
+        self._put(at.STAGING_HEAP_WORDS, 0)
 
     def _put(self, spot: int, value: int) -> None:
         if not calls.put(self._words, spot, value):
@@ -178,8 +188,10 @@ class Staging:
 
     # Memory.
 
-    def _reserve(self, table: TableLayout, rows: int) -> None:
-        """See to it that the table takes so many more rows. Errors: TableFull, MemoryNeeded."""
+    def _reserve(self, table: TableLayout, rows: int, heap_words: int) -> None:
+        """See to it that the table takes so many more rows, and its heap words. Errors: TableFull,
+        MemoryNeeded.
+        """
         words, t = self._words, table.descriptor
         if int(words[table.state + at.ROW_COUNT]) + rows > table.capacity:
             raise TableFull(table.spec.name, table.capacity)
@@ -190,6 +202,12 @@ class Staging:
             nodes = int(words[index.state + at.NODE_HIGH]) + _nodes_more(index, rows)
             if words[index.descriptor + at.X_NODES_ALLOCATED] < min(index.nodes_max, nodes):
                 raise MemoryNeeded(index.descriptor)
+        if heap_words:
+            # Not more than there is: blocks that are free now may be of use, too.
+            wanted = min(table.heap_words, int(words[table.heap_state + at.H_TOP]) + heap_words)
+            if words[t + at.T_HEAP_ALLOCATED] < wanted:
+                self._db.space.scratch[at.S_HEAP_WORDS] = wanted
+                raise MemoryNeeded(t + at.T_HEAP)
 
     def _ask(self, header: int, wanted: int) -> None:
         """The same for a staging range."""
@@ -217,12 +235,18 @@ class Staging:
             name: packing.read_chunk(by_name[name], rows, *parts) for name, parts in columns.items()
         }
 
-    def _default(self, table: TableLayout, column: Column) -> npt.NDArray[np.int64]:
+    def _default(self, table: TableLayout, column: Column, blob_at: int) -> npt.NDArray[np.int64]:
+        """Value words of a column that the chunk leaves out; `blob_at`: where its bytes will be."""
         words = np.zeros(column.all_words, np.int64)
-        if not column.auto and column.default is not None:
-            code = self._db.tables[table.spec.name].codecs[column.name]
-            words[: column.words] = code.encode(column.default)
-            words[column.words :] = 1
+        if column.auto or column.default is None:
+            return words
+        if column.in_heap:
+            length = len(_bytes_of(column.default))
+            words[0] = blob_at << at.REFERENCE_BITS | length if length else 0
+        else:
+            encoded = self._db.tables[table.spec.name].codecs[column.name].encode(column.default)
+            words[: len(encoded)] = encoded
+        words[column.words :] = 1
         return words
 
     def _references(self, table: TableLayout) -> npt.NDArray[np.int64]:
@@ -276,3 +300,19 @@ def _nodes_more(index: IndexLayout, rows: int) -> int:
     entries = ENTRY_SPACE // (index.spec.words + 1)
     fanout = ENTRY_SPACE // (index.spec.words + 2)
     return int(2 * rows / entries * (1 + 4 / fanout)) + at.HEIGHT_MAX
+
+
+def _heap_words(raw: Raw) -> int:
+    """Words of the heap that values of any length will take, in blocks of their size classes."""
+    assert raw.offsets is not None
+    sizes = -(-np.diff(raw.offsets) // 8)
+    return int(BLOCK_WORDS[np.searchsorted(BLOCK_WORDS, sizes)].sum())
+
+
+def block_words(length: int) -> int:
+    """The same of one value."""
+    return int(BLOCK_WORDS[np.searchsorted(BLOCK_WORDS, -(-length // 8))])
+
+
+def _bytes_of(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value

@@ -11,10 +11,10 @@ What a word means is not known here.
 
 Between `begin_pages` and `end_pages` the log is kept in pages, for kernels that write much: the
 first write to a page saves all of it, in the same form; later writes to it save nothing. The log
-then grows with what was there before, not with what is written. It can go back to where the pages began and no nearer, so `rollback` does
-nothing meanwhile: whoever meets an error ends the pages and lets the whole transaction be undone. A
-bitmap at the log's far end tells which pages are saved. While it is in use `S_UNDO_LIMIT` is 0, so
-that the ordinary way does not know of any of this.
+then grows with what was there before, not with what is written. It can go back to where the pages
+began and no nearer, so `rollback` does nothing meanwhile: whoever meets an error ends the pages and
+lets the whole transaction be undone. A bitmap at the log's far end tells which pages are saved.
+While it is in use `S_UNDO_LIMIT` is 0, so that the ordinary way does not know of any of this.
 """
 
 from __future__ import annotations

@@ -41,8 +41,9 @@ STAGING_TOKEN = 906  # names the import that is under way; 0: none
 STAGING_TABLE = 907  # its table's descriptor
 STAGING_ROWS = 908
 STAGING_BYTES = 909  # used of the second range
-STAGING_BEGAN = 910  # ns since 1970
-STAGING_COMMITTED = 911  # the token of the last import that became visible
+STAGING_HEAP_WORDS = 910  # words of the table's heap that those will take
+STAGING_BEGAN = 911  # ns since 1970
+STAGING_COMMITTED = 912  # the token of the last import that became visible
 
 # State block of a table (8 words).
 STATE_WORDS = 8
