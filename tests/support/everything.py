@@ -136,9 +136,15 @@ def _value(column: Column, chance: random.Random, extreme: bool) -> Any:
     match column.kind:
         case "int":
             low, high = int(column.low), int(column.high)  # type: ignore[arg-type]
-            return chance.choice([low, high]) if extreme else chance.randint(max(low, -99), min(high, 99))
+            return (
+                chance.choice([low, high])
+                if extreme
+                else chance.randint(max(low, -99), min(high, 99))
+            )
         case "float":
-            return chance.choice([float("inf"), -0.5]) if extreme else chance.randrange(-64, 64) / 16
+            return (
+                chance.choice([float("inf"), -0.5]) if extreme else chance.randrange(-64, 64) / 16
+            )
         case "bool":
             return chance.random() < 0.5
         case "text":
@@ -146,5 +152,5 @@ def _value(column: Column, chance: random.Random, extreme: bool) -> Any:
         case "data":
             return chance.randbytes(size)
         case "str":
-            return "née " * 30 if extreme else chance.choice(["", "a, \"b\"\nc", "x" * 9])
+            return "née " * 30 if extreme else chance.choice(["", 'a, "b"\nc', "x" * 9])
     return chance.randbytes(300) if extreme else chance.randbytes(chance.randrange(4))

@@ -1,8 +1,9 @@
 """From Arrow arrays, as files hold them, to the raw columns of a table.
 
-A file's types may differ from a table's as far as nothing is lost: numbers of other widths, decimals
-for scaled ints, names or numbers for enums, and text for anything, which is all that CSV has. What
-does not convert is refused with its row and the limit. Bounds and UTF-8 are the server's to check.
+A file's types may differ from a table's as far as nothing is lost: numbers of other widths,
+decimals for scaled ints, names or numbers for enums, and text for anything, which is all that CSV
+has. What does not convert is refused with its row and the limit. Bounds and UTF-8 are the server's
+to check.
 """
 
 from __future__ import annotations
@@ -192,8 +193,7 @@ def _days(column: Column, array: Any) -> npt.NDArray[Any]:
         try:
             array = array.cast(pa.date32())
         except pa.ArrowInvalid:
-            texts = array.to_pylist()
-            array = pa.array([None if text is None else day_of(text) for text in texts], pa.int64())
+            array = _each(array, day_of, pa.int64())
     elif not pa.types.is_integer(array.type):
         array = array.cast(pa.date32())
     if pa.types.is_date32(array.type):
@@ -208,8 +208,7 @@ def _contents(column: Column, array: Any) -> tuple[npt.NDArray[np.int64], npt.ND
         if not _is_text(array):
             raise TypeError("text")
     elif _is_text(array):
-        texts = array.to_pylist()
-        array = pa.array([None if t is None else bytes.fromhex(t) for t in texts], pa.binary())
+        array = _each(array, bytes.fromhex, pa.binary())
     elif not (pa.types.is_fixed_size_binary(array.type) or _is_bytes(array)):
         raise TypeError("bytes")
     array = array.cast(pa.large_binary())
@@ -248,6 +247,12 @@ def _wide(
     out = np.zeros((len(lengths), value_bytes(column)), np.uint8)
     out[np.arange(out.shape[1]) < lengths[:, None]] = content
     return out
+
+
+def _each(array: Any, convert: Callable[[str], Any], kind: Any) -> Any:
+    """The slow way: text by text."""
+    texts = array.to_pylist()
+    return library("pyarrow").array([None if t is None else convert(t) for t in texts], kind)
 
 
 def _trimmed(array: Any) -> Any:

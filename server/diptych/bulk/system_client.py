@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -33,7 +33,7 @@ class SystemClient(Client):
 
     def pipelined(
         self, name: str, arguments: Iterable[Sequence[Any]], window: int
-    ) -> Iterator[Any]:
+    ) -> Generator[Any]:
         """Call once for each tuple of arguments, `window` calls ahead; values in order.
 
         The first error ends it; what is in flight then is left alone.

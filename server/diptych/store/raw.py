@@ -47,6 +47,19 @@ class Raw:
             return None
         return np.unpackbits(self.bitmap, count=len(self), bitorder="little").view(np.bool_)
 
+    def slice(self, start: int, stop: int) -> Raw:
+        """Some of the rows, mostly as views."""
+        bitmap = self.bitmap
+        if bitmap is not None:
+            bitmap = bitmap[start // 8 : -(-stop // 8)]
+            if start % 8:
+                bits = np.unpackbits(bitmap, bitorder="little")
+                bitmap = np.packbits(bits[start % 8 : start % 8 + stop - start], bitorder="little")
+        if self.offsets is None:
+            return Raw(self.values[start:stop], bitmap)
+        offsets = self.offsets[start : stop + 1]
+        return Raw(self.values[offsets[0] : offsets[-1]], bitmap, offsets - offsets[0])
+
 
 def value_bytes(column: Column) -> int:
     """What one row's value takes in its column's memory."""

@@ -6,7 +6,7 @@ views of them again, wherever the file is then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -60,22 +60,6 @@ def columns_of(
             offsets.view(np.int64) if column.in_heap else None,
         )
     return found
-
-
-def slices(raws: Mapping[str, Raw], rows: int, step: int) -> Iterator[dict[str, Raw]]:
-    """The same columns, `step` rows at a time, a multiple of 8."""
-    for start in range(0, rows, step):
-        stop = min(rows, start + step)
-        yield {name: _slice(column, start, stop) for name, column in raws.items()}
-
-
-def _slice(column: Raw, start: int, stop: int) -> Raw:
-    bitmap = None if column.bitmap is None else column.bitmap[start // 8 : -(-stop // 8)]
-    if column.offsets is None:
-        return Raw(column.values[start:stop], bitmap)
-    offsets = column.offsets[start : stop + 1]
-    values = column.values[offsets[0] : offsets[-1]]
-    return Raw(values, bitmap, offsets - offsets[0])
 
 
 def _write(file: IO[bytes], values: npt.NDArray[Any]) -> list[int]:
