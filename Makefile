@@ -9,7 +9,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   lint and type-check"
 	@echo "make format  format the code"
-	@echo "make bench   measure syncs and serving on this machine"
+	@echo "make bench   measure syncs, serving and the store on this machine"
 	@echo "make clean   remove the virtual environment and caches"
 
 demo: $(VENV)/.installed
@@ -31,6 +31,7 @@ bench: $(VENV)/.installed
 	$(RUN)python bench/sync.py
 	$(RUN)python bench/orders.py
 	$(RUN)python bench/engine.py
+	$(RUN)python bench/store.py
 
 install: $(VENV)/.installed
 

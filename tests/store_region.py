@@ -34,7 +34,8 @@ class IndexPlan:
 class TablePlan:
     """A table of `values` value words; `interleaved` lays them out as rows and not as columns.
 
-    `packs` are T_PACK's, all 0 when left out: packed words are columns of their own in any case.
+    `packs` are T_PACK's, all 0 when left out: packed words, and those that have one bit to tell
+    whether they are None, are columns of their own in any case.
     """
 
     values: int
@@ -191,7 +192,8 @@ def _describe_table(plan: TablePlan, t: int, state: int, take) -> dict[int, int]
     block = take(plan.capacity * plan.values) if plan.interleaved else 0
     for value in range(plan.values):
         pack = plan.packs[value] if plan.packs else 0
-        together = plan.interleaved and pack & at.PACK_ROWS == 0
+        whole = [p & at.PACK_ROWS == 0 for p in (*plan.packs, 0, 0)[value : value + 2]]
+        together = plan.interleaved and (not plan.packs or all(whole))
         rows_a_word = 1 << (pack & at.PACK_ROWS)
         base = block + value if together else take(-(-plan.capacity // rows_a_word))
         settings[t + at.T_BASE + value] = base

@@ -28,6 +28,7 @@ from typing import (
 import diptych_client
 from diptych import declarations
 from diptych.errors import DeclarationError, did_you_mean
+from diptych.names import wrong_names
 from diptych.rejections import rejection_codes
 from diptych.schema import (
     MISSING,
@@ -235,6 +236,7 @@ class App:
         self.operations: list[Operation] = []
         self.setup_function: Callable[..., None] | None = None
         self.invariants: list[Callable[..., bool]] = []
+        self._names_checked = 0  # how many handlers there were
 
     def __repr__(self) -> str:
         return f"<App {self.name}: {len(self.tables)} tables, {len(self.operations)} operations>"
@@ -308,6 +310,20 @@ class App:
 
     def describe(self) -> list[dict[str, Any]]:
         return [operation.describe() for operation in self.operations]
+
+    def check_names(self) -> None:
+        """Look for names in handlers that no table has, before the first of them runs.
+
+        Errors: DeclarationError with a line for each, which says file and line of the source.
+        """
+        setup = [] if self.setup_function is None else [self.setup_function]
+        handlers = [*(o.function for o in self.operations), *setup, *self.invariants]
+        if len(handlers) == self._names_checked:
+            return
+        wrong = wrong_names(handlers, self.tables, Db)
+        if wrong:
+            raise DeclarationError("\n".join(map(str, wrong)))
+        self._names_checked = len(handlers)
 
     def open(
         self,

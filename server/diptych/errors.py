@@ -31,10 +31,11 @@ class OutOfMemory(Unavailable):
 
 
 class TableFull(Rejected):
-    """An insert beyond a table's declared capacity. Code `table_full`."""
+    """An insert beyond a table's capacity. Code `table_full`; `setting` is what raises it."""
 
     def __init__(self, table: str, capacity: int) -> None:
-        super().__init__("table_full", table=table, capacity=capacity)
+        setting = f"[tables.{table}] capacity"
+        super().__init__("table_full", table=table, capacity=capacity, setting=setting)
 
 
 class BadValue(Rejected):

@@ -36,10 +36,11 @@ def rejection_codes(handler: Callable[..., Any]) -> tuple[str, ...]:
             called = function.__globals__.get(call.func.id)
             if called is Rejected and call.args and isinstance(call.args[0], ast.Constant):
                 codes.add(str(call.args[0].value))
-            elif _package(called) == _package(function):
+            elif package_of(called) == package_of(function):
                 waiting.append(called)
     return tuple(sorted(codes))
 
 
-def _package(member: Any) -> str:
+def package_of(member: Any) -> str:
+    """The top-level package that a function or class belongs to."""
     return str(getattr(member, "__module__", None)).partition(".")[0]

@@ -56,6 +56,7 @@ class Bench:
     ) -> None:
         if lane not in LANES:
             raise ValueError(f"a lane is one of {LANES}, not {lane!r}")
+        app.check_names()
         self.app = app
         self.lane = lane
         self._now = now

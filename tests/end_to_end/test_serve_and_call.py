@@ -90,6 +90,17 @@ def test_call_shows_figures(bank: Served) -> None:
     assert told["durability"] == "none"
 
 
+def test_call_shows_how_full_tables_are(bank: Served) -> None:
+    shown = diptych("call", bank.address, "--tables").stdout.splitlines()
+    assert [line.split() for line in shown] == [
+        ["table", "rows", "capacity", "full", "memory"],
+        ["account", "100", "1,000,000", "0.0%", "0.0", "MiB"],
+    ]
+    told = json.loads(diptych("call", bank.address, "--tables", "--json").stdout)
+    assert told["account"]["allocated_rows"] == 512
+    assert told["account"]["memory_bytes"] == 5 * 4096
+
+
 def test_call_exit_codes(bank: Served) -> None:
     refused = diptych("call", bank.address, "transfer", "1", "2", "1000000")
     assert (refused.returncode, refused.stdout) == (1, "")

@@ -15,6 +15,8 @@ LAYERS = [
     ["diptych.errors", "diptych.kernel"],
     ["diptych.schema", "diptych.rejections"],
     ["diptych.memory", "diptych.declarations"],
+    ["diptych.scopes"],
+    ["diptych.names"],
     ["diptych.app", "diptych.stored"],
     ["diptych.store"],
     ["diptych.engine"],

@@ -18,7 +18,8 @@ from diptych.bulk.texts import day_of, time_of
 from diptych.schema import Column
 from diptych.store.arrow import library
 from diptych.store.packing import BadRow
-from diptych.store.raw import Raw, value_bytes, value_dtype
+from diptych.store.raw import Raw, value_dtype
+from diptych.store.storage import item_bytes
 
 Convert = Callable[[Column, Any], npt.NDArray[Any]]
 DECIMAL_DIGITS = 38
@@ -244,7 +245,7 @@ def _wide(
         raw = content[offsets[row] : offsets[row + 1]].tobytes()
         shown = raw.hex() if column.kind == "data" else raw.decode(errors="backslashreplace")
         raise BadRow(table, column.name, first_row + row + 1, shown, limit)
-    out = np.zeros((len(lengths), value_bytes(column)), np.uint8)
+    out = np.zeros((len(lengths), item_bytes(column)), np.uint8)
     out[np.arange(out.shape[1]) < lengths[:, None]] = content
     return out
 

@@ -18,7 +18,8 @@ from diptych.bulk.system_client import SystemClient
 from diptych.errors import did_you_mean
 from diptych.schema import MISSING, Column, TableSpec
 from diptych.store.packing import BadRow
-from diptych.store.raw import Raw, value_bytes
+from diptych.store.raw import Raw
+from diptych.store.storage import item_bytes
 from diptych.stored import read_tables
 from diptych_client.errors import DiptychError, OutcomeUnknown, Rejected
 
@@ -176,7 +177,7 @@ def _pieces(
 ) -> Iterator[tuple[int, int]]:
     """Split a batch so that each piece fits a message."""
     room = bytes_max - 64 * (len(columns) + 1)  # names and the like
-    row_bytes = sum(5 if c.in_heap else value_bytes(c) + 1 for c in columns)
+    row_bytes = sum(5 if c.in_heap else item_bytes(c) + 1 for c in columns)
     start = 0
     while start < rows:
         count = min(rows - start, max(1, room // row_bytes))

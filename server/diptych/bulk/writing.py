@@ -15,7 +15,8 @@ import numpy as np
 
 from diptych.schema import Column
 from diptych.store.arrow import arrow_array, arrow_table, library
-from diptych.store.raw import Raw, is_wide, value_bytes, value_dtype
+from diptych.store.raw import Raw, is_wide, value_dtype
+from diptych.store.storage import item_bytes
 
 PLAIN_DIGITS_MAX = 6
 """Decimals that Arrow writes without an exponent."""
@@ -42,7 +43,7 @@ class Writer(AbstractContextManager["Writer"]):
 
 def empty_raw(column: Column) -> Raw:
     """No rows."""
-    values = np.empty((0, value_bytes(column)) if is_wide(column) else 0, value_dtype(column))
+    values = np.empty((0, item_bytes(column)) if is_wide(column) else 0, value_dtype(column))
     bitmap = np.empty(0, np.uint8) if column.optional else None
     return Raw(values, bitmap, np.zeros(1, np.int64) if column.in_heap else None)
 

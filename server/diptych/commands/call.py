@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the answer as one line of JSON")
     parser.add_argument("--info", action="store_true", help="print the server's figures")
+    parser.add_argument("--tables", action="store_true", help="print how full the tables are")
     parser.add_argument(
         "--timeout", type=float, default=10.0, metavar="SECONDS", help="default: 10"
     )
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         with Client(address, timeout=arguments.timeout) as client:
             if arguments.info:
                 print(json.dumps(client.info(), indent=None if arguments.json else 2))
+            elif arguments.tables:
+                _show_tables(client.info()["writer"], as_json=arguments.json)
             elif words:
                 values = [parsed(word) for word in words[1:]]
                 _show(client.call(words[0], *values), as_json=arguments.json)
@@ -85,6 +88,31 @@ def _show(value: Any, *, as_json: bool) -> None:
         print(json.dumps(value, default=_plain))
     else:
         print(value)
+
+
+def _show_tables(writer: dict[str, Any] | None, *, as_json: bool) -> None:
+    """Rows, capacity and memory of each table, then of its indexes and its heap."""
+    tables = {} if writer is None else writer["tables"]
+    if as_json:
+        print(json.dumps(tables))
+        return
+    print(f"{'table':<24} {'rows':>13} {'capacity':>14} {'full':>6} {'memory':>10}")
+    for name, told in tables.items():
+        size = _mib(told["memory_bytes"])
+        counts = f"{told['rows']:>13,} {told['capacity']:>14,}"
+        print(f"{name:<24} {counts} {told['fill']:>6.1%} {size:>10}")
+        for index, part in told["indexes"].items():
+            size = _mib(part["memory_bytes"])
+            print(f"  {index:<22} {part['entries']:>13,} {'':>14} {'':>6} {size:>10}")
+        if "heap" in told:
+            heap = told["heap"]
+            full = heap["used_bytes"] / heap["capacity_bytes"]
+            of = f"{_mib(heap['used_bytes']):>13} {_mib(heap['capacity_bytes']):>14}"
+            print(f"  {'(heap)':<22} {of} {full:>6.1%} {_mib(heap['memory_bytes']):>10}")
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):,.1f} MiB"
 
 
 def _plain(value: Any) -> Any:

@@ -1,10 +1,10 @@
 """`diptych import ADDRESS TABLE FILE...`: load rows from files into a table of a running server.
 
-All rows of all files become visible at once, or none do. Columns go by name; from CSV they are read
-as the table's columns say. A refusal names file, row (from 1, without the header), column, value and
-limit. An import that was cut off leaves staged rows, which nobody sees and which stop the next one:
-drop them with --abort, or begin with --replace. Exit codes: 0 done, 1 refused or failed, 2 wrong
-usage.
+All rows of all files become visible at once, or none do. Columns go by name; from CSV they are
+read as the table's columns say. A refusal names file, row (from 1, without the header), column,
+value and limit. An import that was cut off leaves staged rows, which nobody sees and which stop the
+next one: drop them with --abort, or begin with --replace. Exit codes: 0 done, 1 refused or failed,
+2 wrong usage.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych import config
-from diptych.errors import ConfigurationError
+from diptych.errors import ConfigurationError, DeclarationError
 from diptych.serving.spawn import forbid_library_threads
 
 HELP = "serve an application over TCP"
@@ -107,8 +107,11 @@ def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
 
     try:
         app = load_app(settings.app, directory)
+        app.check_names()
     except ConfigurationError:
         raise
+    except DeclarationError as error:
+        raise ConfigurationError(str(error)) from None
     except Exception as error:
         traceback.print_exc()
         raise ConfigurationError(f"app: {settings.app} can't be imported: {error}") from None

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from diptych.app import App
 from diptych.engine.arguments import binder
+from diptych.engine.fill_watch import FillWatch
 from diptych.engine.results import failure, packer
 from diptych.engine.system import system_transactions
 from diptych.errors import OutOfMemory, TableFull
@@ -77,6 +78,7 @@ class Engine:
         self._scratch = self.db.space.scratch
         self._tell_memory_ns = 0
         self._packed = packer()
+        self.fill = FillWatch(region.words, layout)
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
             operation.number: (
@@ -285,6 +287,7 @@ class Engine:
                 more = layouts.table_growth(table, rows)
                 self._take(layouts.table_extents(table, rows, more))
                 words[descriptor + at.T_ALLOCATED] = more
+                self.fill.look_at(table)
                 return
             if descriptor == table.descriptor + at.T_HEAP:
                 had = more = int(words[table.descriptor + at.T_HEAP_ALLOCATED])

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from diptych.app import App
 from diptych.config import Settings, load
-from diptych.errors import ConfigurationError
+from diptych.errors import ConfigurationError, DeclarationError
 from diptych.serving.control import Control, Message
 from diptych.serving.logs import configure
 from diptych.serving.spawn import (
@@ -175,7 +175,7 @@ def _supervise(app: App, settings: Settings, lifeline: Control, log_fd: int) -> 
 
         try:
             return Supervisor(app, settings, lifeline).run()
-        except (ConfigurationError, OSError) as error:
+        except (DeclarationError, ConfigurationError, OSError) as error:
             log.error("%s", error)
             return EXIT_USAGE
 

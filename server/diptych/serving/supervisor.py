@@ -76,7 +76,11 @@ class Supervisor:
         self._listeners: tuple[socket.socket, ...] = ()
 
     def run(self) -> int:
-        """Serve until told to end. Returns the exit code. Errors: ConfigurationError, OSError."""
+        """Serve until told to end. Returns the exit code.
+
+        Errors: DeclarationError, ConfigurationError, OSError.
+        """
+        self.app.check_names()
         name_process("supervisor")
         become_subreaper()
         self._listeners = resources.listen(self.settings.listen)

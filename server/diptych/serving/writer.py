@@ -29,6 +29,7 @@ from diptych.serving.control import Control, Message
 from diptych.serving.frames import FrameBuffer
 from diptych.serving.spawn import EXIT_NEVER_RESTART, EXIT_PARENT_GONE
 from diptych.serving.takeover import Memory, Taken, take_memory
+from diptych.store.fill import table_figures
 from diptych_client.protocol import HEADER
 
 log = logging.getLogger("diptych.serving")
@@ -309,6 +310,7 @@ class Writer:
         """The syncer's turn: never longer than a pause."""
         for event in self.syncer.step(self.engine.sequence, self.engine.history):
             if isinstance(event, Published):
+                self.engine.fill.look_at_times(event.time_ns)
                 self._tell_gateways(_image(event).frame())
                 if not self._told_ready:
                     self._tell_ready()
@@ -342,6 +344,7 @@ class Writer:
             "busy_share": round(self._busy_ns / max(1, lived_ns), 4),
             "data_bytes": self._data_bytes(),
             "recovered": self._recovered,
+            "tables": table_figures(engine.region.words, engine.layout),
             "sync": self.syncer.statistics(),
         }
 

@@ -9,7 +9,7 @@ Importing this module compiles the kernels, or loads them from the cache.
 from __future__ import annotations
 
 from diptych.kernel import direct, ready
-from diptych.store import btree, bulk, hashing, heap, heap_bulk, rows, undo, verify
+from diptych.store import btree, bulk, bulk_writes, hashing, heap, heap_bulk, rows, undo, verify
 
 find = direct(hashing.find, 1)
 find1 = direct(hashing.find1, 2)
@@ -17,6 +17,7 @@ insert = direct(rows.insert, 1)
 assign = direct(rows.assign, 4)
 delete = direct(rows.delete, 2)
 update = direct(rows.update, 4)
+update_words = direct(rows.update_words, 4)
 next_row = direct(rows.next_row, 2)
 open_cursor = direct(btree.open_cursor, 5)
 advance = direct(btree.advance, 1)
@@ -39,3 +40,4 @@ heap_measure = ready(heap_bulk.measure, "(int64[::1], int64, int64, int64[::1], 
 heap_gather = ready(
     heap_bulk.gather, "(int64[::1], int64, int64, int64[::1], int64[::1], uint8[::1])"
 )
+write_rows = ready(bulk_writes.write_rows, "(int64[::1], int64, int64, int64[::1], int64[::1])")

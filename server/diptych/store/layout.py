@@ -32,7 +32,9 @@ HEAP_WORDS_FIRST = 8 * PAGE_WORDS
 HEAP_WORDS_STEP_MAX = 1 << 24
 ROWS_FIRST = PAGE_WORDS  # a page of each column
 NODES_FIRST = 4  # a page of nodes
-ROWS_STEP_MAX = 1 << 20  # rows are doubled up to this step, so that growth never takes long
+ROWS_SMALL = 1 << 14  # doubled up to here; from here on a quarter more, to leave little unused
+NODES_SMALL = 1 << 9
+ROWS_STEP_MAX = 1 << 20  # and never more than this at once, so that growth never takes long
 NODES_STEP_MAX = 1 << 16
 STAGING_WORDS_FIRST = 64 * PAGE_WORDS
 STAGING_WORDS_STEP_MAX = 1 << 23
@@ -335,12 +337,16 @@ def _plan_staging(
 
 def table_growth(table: TableLayout, rows: int) -> int:
     """How many rows a table that has memory for `rows` should have next."""
-    return min(table.capacity, max(ROWS_FIRST, rows + min(rows, ROWS_STEP_MAX)))
+    step = rows if rows < ROWS_SMALL else min(rows // 4 // ROWS_FIRST * ROWS_FIRST, ROWS_STEP_MAX)
+    return min(table.capacity, max(ROWS_FIRST, rows + step))
 
 
 def index_growth(index: IndexLayout, nodes: int) -> int:
     """How many nodes an index that has memory for `nodes` should have next."""
-    return min(index.nodes_max, max(NODES_FIRST, nodes + min(nodes, NODES_STEP_MAX)))
+    step = nodes
+    if nodes >= NODES_SMALL:
+        step = min(nodes // 4 // NODES_FIRST * NODES_FIRST, NODES_STEP_MAX)
+    return min(index.nodes_max, max(NODES_FIRST, nodes + step))
 
 
 def table_extents(table: TableLayout, old_rows: int, new_rows: int) -> list[Extent]:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.schema import Column
-from diptych.store.raw import Bytes, Raw, is_wide, value_bytes, value_dtype
+from diptych.store.raw import Bytes, Raw, is_wide, value_dtype
+from diptych.store.storage import item_bytes
 from diptych.store.words import HEAP_VALUE_BYTES_MAX, REFERENCE_BITS
 from diptych_client.errors import BadArguments, Rejected
 
@@ -48,7 +49,7 @@ def read_chunk(column: Column, rows: int, values: bytes, bitmap: bytes, lengths:
         if sizes is None or offsets[-1] != len(content):
             raise BadArguments(f"column {column.name}: lengths and values differ", "columns")
         return Raw(content, marks, offsets)
-    size = value_bytes(column)
+    size = item_bytes(column)
     if len(content) != rows * size or lengths:
         message = f"column {column.name}: {rows} rows take {rows * size} bytes, not {len(content)}"
         raise BadArguments(message, "columns")

@@ -19,6 +19,7 @@ from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
+from diptych.store.storage import item_bytes, item_format
 from diptych.store.views import Space
 
 Bytes = npt.NDArray[np.uint8]
@@ -61,23 +62,19 @@ class Raw:
         return Raw(self.values[offsets[0] : offsets[-1]], bitmap, offsets - offsets[0])
 
 
-def value_bytes(column: Column) -> int:
-    """What one row's value takes in its column's memory."""
-    return column.words * 8 if column.words > 1 else column.bits // 8
-
-
 def value_dtype(column: Column) -> np.dtype[Any]:
-    """Of one value; of text and data of one byte."""
-    if column.kind == "int":
-        return np.dtype(f"<{'i' if column.signed else 'u'}{column.bits // 8}")
-    if column.kind == "float":
-        return np.dtype(f"<f{column.bits // 8}")
-    return np.dtype(np.bool_ if column.kind == "bool" else np.uint8)
+    """Of one value; of text and data, and of what has any length, of one byte."""
+    return np.dtype(np.uint8 if is_bytes(column) else item_format(column))
 
 
 def is_wide(column: Column) -> bool:
     """Whether its values are bytes in two dimensions."""
     return column.kind in ("text", "data")
+
+
+def is_bytes(column: Column) -> bool:
+    """Whether its values are bytes at all."""
+    return is_wide(column) or column.in_heap
 
 
 def read(space: Space, layout: TableLayout, column: Column, rows: Rows | None, count: int) -> Raw:
@@ -89,7 +86,7 @@ def read(space: Space, layout: TableLayout, column: Column, rows: Rows | None, c
     stop = count if rows is None else int(space.words[layout.state + at.ROW_HIGH])
     if column.in_heap:
         return _from_heap(space, layout, column, rows, count, bitmap)
-    size = value_bytes(column)
+    size = item_bytes(column)
     values = space.root[start : start + stop * size].view(value_dtype(column))
     if is_wide(column):
         values = values.reshape(-1, size)

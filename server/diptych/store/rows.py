@@ -32,6 +32,7 @@ from diptych.store.words import (
     S_ARGUMENT,
     S_FAULT,
     S_KEY,
+    S_WORD,
     SCRATCH,
     STATE_WORDS,
     T_AUTO,
@@ -170,13 +171,62 @@ def delete(words: Words, t: int, row: int) -> int:
 
 
 @kernel
-def has_value(words: Words, x: int, value: int) -> bool:
-    """Whether an index's key holds a value word."""
+def holds(words: Words, x: int, value: int, count: int) -> bool:
+    """Whether an index's key holds one of `count` value words from number `value` on."""
     keys = words[x + X_KEYS]
     i = 0
-    while i < keys and words[x + X_VALUE + i] != value:
+    while i < keys and not value <= words[x + X_VALUE + i] < value + count:
         i += 1
     return bool(i < keys)
+
+
+@kernel
+def is_indexed(words: Words, t: int, value: int, count: int) -> bool:
+    """Whether any ordered index of the table holds one of `count` value words."""
+    x = t + T_INDEX
+    last = x + words[t + T_INDEXES] * INDEX_WORDS
+    while x < last and not holds(words, x, value, count):
+        x += INDEX_WORDS
+    return bool(x < last)
+
+
+@kernel
+def put_values(words: Words, t: int, row: int, value: int, count: int, new: int) -> bool:
+    """Set `count` value words to those from word `new` on, where they differ; False: undo full."""
+    for i in range(count):
+        word = words[new + i]
+        changes = get_value(words, t, value + i, row) != word
+        if changes and not put_value(words, t, value + i, row, word):
+            return False
+    return True
+
+
+@kernel
+def update_at(words: Words, t: int, row: int, value: int, count: int, new: int) -> int:
+    """`update_words` with the new words at `new`; the row is live."""
+    same = 0
+    while same < count and get_value(words, t, value + same, row) == words[new + same]:
+        same += 1
+    if same == count:
+        return 0
+    start = mark(words)
+    failed = 0
+    x = t + T_INDEX
+    last = x + words[t + T_INDEXES] * INDEX_WORDS
+    while x < last and failed == 0:
+        if holds(words, x, value, count):
+            failed = remove(words, x, row)
+        x += INDEX_WORDS
+    if failed == 0 and not put_values(words, t, row, value, count, new):
+        failed = UNDO_FULL
+    x = t + T_INDEX
+    while x < last and failed == 0:
+        if holds(words, x, value, count):
+            failed = add(words, x, row)
+        x += INDEX_WORDS
+    if failed < 0:
+        rollback(words, start)
+    return failed
 
 
 @kernel
@@ -186,26 +236,21 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     """
     if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
         return NOT_LIVE
-    if get_value(words, t, value, row) == word:
-        return 0
-    start = mark(words)
-    failed = 0
-    x = t + T_INDEX
-    last = x + words[t + T_INDEXES] * INDEX_WORDS
-    while x < last and failed == 0:
-        if has_value(words, x, value):
-            failed = remove(words, x, row)
-        x += INDEX_WORDS
-    if failed == 0 and not put_value(words, t, value, row, word):
-        failed = UNDO_FULL
-    x = t + T_INDEX
-    while x < last and failed == 0:
-        if has_value(words, x, value):
-            failed = add(words, x, row)
-        x += INDEX_WORDS
-    if failed < 0:
-        rollback(words, start)
-    return failed
+    new = words[SCRATCH] + S_WORD
+    words[new] = word
+    return update_at(words, t, row, value, 1, new)
+
+
+@kernel
+def update_words(words: Words, t: int, row: int, value: int, count: int) -> int:
+    """Set `count` value words, from number `value` on, to those in S_ARGUMENT, in one step: what a
+    unique index refuses is the row as it will be, and no state in between. 0 or a code.
+    """
+    if not is_live(words, t, row) or value < 0 or count < 0:
+        return NOT_LIVE
+    if count > words[t + T_VALUES] - value:
+        return NOT_LIVE
+    return update_at(words, t, row, value, count, words[SCRATCH] + S_ARGUMENT)
 
 
 @kernel

@@ -17,6 +17,7 @@ from diptych.store import raw
 from diptych.store import words as at
 from diptych.store.columns import select
 from diptych.store.raw import Bytes, Raw
+from diptych.store.storage import item_bytes
 from diptych.store.tables import TableView
 
 ALIGNMENT = 64
@@ -25,7 +26,7 @@ ALIGNMENT = 64
 def spool_bytes(view: TableView) -> int:
     """About what a table's rows will take in a file, and not less."""
     layout = view.layout
-    row_bytes = sum(9 if c.in_heap else raw.value_bytes(c) + 1 for c in layout.spec.columns)
+    row_bytes = sum(9 if c.in_heap else item_bytes(c) + 1 for c in layout.spec.columns)
     heap_words = int(view.space.words[layout.heap_state + at.H_USED]) if layout.heap_words else 0
     return len(view) * row_bytes + heap_words * 8
 
@@ -53,7 +54,7 @@ def columns_of(
         )
         typed: npt.NDArray[Any] = values.view(raw.value_dtype(column))
         if raw.is_wide(column):
-            typed = typed.reshape(-1, raw.value_bytes(column))
+            typed = typed.reshape(-1, item_bytes(column))
         found[name] = Raw(
             typed,
             bitmap if column.optional else None,

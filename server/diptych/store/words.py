@@ -144,6 +144,7 @@ S_FAULT = (
     3  # position of the descriptor a kernel failed at (which table or index must grow, or refused)
 )
 S_HEAP_WORDS = 4  # with GROW_HEAP: how many words the heap needs at the least
+S_WORD = 5  # the word that an update is about to write
 S_PAGES = 8  # while the undo log is kept in pages: where the bitmap of those saved is; else 0
 S_PAGES_LIMIT = 9  # and what S_UNDO_LIMIT was
 S_KEY = 16  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child

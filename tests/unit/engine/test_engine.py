@@ -15,7 +15,7 @@ from tests.support import club
 
 from diptych import App, Db, Rejected, key, ordered
 from diptych.engine.engine import Engine, layout_bytes
-from diptych.errors import CorruptionError, OutOfMemory
+from diptych.errors import CorruptionError, OutOfMemory, TableFull
 from diptych.memory import PAGE_BYTES, AllocationFailed, Extent, Region
 from diptych.store.database import SCRATCH_BYTES
 from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
@@ -232,7 +232,7 @@ def test_tables_grow_by_running_the_transaction_again(rig: Rig) -> None:
 
 
 def test_a_full_table_rejects(rig: Rig) -> None:
-    full = ("REJECTED", ["table_full", {"table": "person", "capacity": 5_000}])
+    full = ("REJECTED", ["table_full", TableFull("person", 5_000).details])
     before = rig.memory()
     assert rig.call("join_many", 0, 5_001) == full
     assert len(rig.engine.db.person) == 0
@@ -247,7 +247,7 @@ def test_a_full_table_rejects(rig: Rig) -> None:
 def test_one_row_is_enough_for_a_full_table() -> None:
     rig = Rig(club.app, {"seat": 1})
     assert rig.call("sit", 4) is None
-    assert rig.call("sit", 5) == ("REJECTED", ["table_full", {"table": "seat", "capacity": 1}])
+    assert rig.call("sit", 5) == ("REJECTED", ["table_full", TableFull("seat", 1).details])
     rig.engine.verify()
 
 

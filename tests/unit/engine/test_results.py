@@ -106,7 +106,10 @@ def test_a_rejection_that_can_not_be_sent_is_told_as_text() -> None:
 
 def test_rejections_of_the_store() -> None:
     for error, sent in (
-        (TableFull("seat", 3), ["table_full", {"table": "seat", "capacity": 3}]),
+        (
+            TableFull("seat", 3),
+            ["table_full", {"table": "seat", "capacity": 3, "setting": "[tables.seat] capacity"}],
+        ),
         (
             BadValue("seat", "id", 2**64 + 1, "64 bits"),
             [

@@ -12,6 +12,7 @@ from tests.support.club import INT_MAX, INT_MIN, Grade, app
 
 from diptych import App, Db, Rejected, key, ordered, text
 from diptych.declarations import DB_NAMES, TABLE_NAMES
+from diptych.errors import TableFull
 from diptych.store import words as at
 from diptych.store.faults import RangeLost, ReadOnly, StaleRow
 from diptych.testing import Bench
@@ -127,7 +128,7 @@ def test_a_deleted_row_is_stale(db: Any) -> None:
     row = db.person.insert(code="a", name="b")
     other = db.person[row.id]
     db.person.delete(row)
-    assert repr(row) == "<person: deleted>"
+    assert repr(row) == "<person: not a row any more>"
     for column in ("id", "code", "name", "grade", "weight", "visits"):
         with pytest.raises(StaleRow, match="was deleted"):
             getattr(row, column)
@@ -293,7 +294,8 @@ def test_a_full_table(db: Any) -> None:
         db.seat.insert(id=number)
     with pytest.raises(Rejected) as error:
         db.seat.insert(id=3)
-    assert details(error) == {"code": "table_full", "table": "seat", "capacity": 3}
+    assert error.value == TableFull("seat", 3)
+    assert "setting='[tables.seat] capacity'" in str(error.value)
     assert [row.id for row in db.seat] == [0, 1, 2]
 
 

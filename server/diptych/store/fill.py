@@ -1,0 +1,70 @@
+"""How full tables are: rows, entries of indexes, words of heaps, and the memory that they have.
+
+Read from a region's header, states and descriptors alone, so it costs microseconds however much
+data there is. Any process that maps a region or an image may ask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diptych.memory.layout import PAGE_BYTES, Extent, Words
+from diptych.store import words as at
+from diptych.store.layout import (
+    IndexLayout,
+    Layout,
+    TableLayout,
+    heap_extents,
+    index_extents,
+    table_extents,
+)
+
+
+def table_figures(words: Words, layout: Layout) -> dict[str, Any]:
+    """All tables by name, as INFO tells them (docs/protocol.md)."""
+    return {table.spec.name: _table(words, table) for table in layout.tables}
+
+
+def fill_share(words: Words, table: TableLayout) -> float:
+    """The part of a table's capacity, of rows or in its heap, that is taken: 0 to 1."""
+    share = int(words[table.state + at.ROW_COUNT]) / table.capacity
+    if not table.heap_words:
+        return share
+    return max(share, int(words[table.heap_state + at.H_USED]) / table.heap_words)
+
+
+def _table(words: Words, table: TableLayout) -> dict[str, Any]:
+    allocated_rows = int(words[table.descriptor + at.T_ALLOCATED])
+    heap_words = int(words[table.descriptor + at.T_HEAP_ALLOCATED])
+    indexes = {index.spec.name: _index(words, index) for index in table.indexes}
+    rows_bytes = _size_bytes(table_extents(table, 0, allocated_rows))
+    heap_bytes = _size_bytes(heap_extents(table, 0, heap_words))
+    figures = {
+        "rows": int(words[table.state + at.ROW_COUNT]),
+        "capacity": table.capacity,
+        "fill": round(fill_share(words, table), 4),
+        "allocated_rows": allocated_rows,
+        "memory_bytes": rows_bytes + heap_bytes + sum(i["memory_bytes"] for i in indexes.values()),
+        "indexes": indexes,
+    }
+    if table.heap_words:
+        figures["heap"] = {
+            "used_bytes": int(words[table.heap_state + at.H_USED]) * 8,
+            "free_bytes": int(words[table.heap_state + at.H_FREE]) * 8,
+            "capacity_bytes": table.heap_words * 8,
+            "memory_bytes": heap_bytes,
+        }
+    return figures
+
+
+def _index(words: Words, index: IndexLayout) -> dict[str, Any]:
+    allocated = int(words[index.descriptor + at.X_NODES_ALLOCATED])
+    return {
+        "entries": int(words[index.state + at.ENTRY_COUNT]),
+        "nodes": int(words[index.state + at.NODE_HIGH]),
+        "memory_bytes": _size_bytes(index_extents(index, 0, allocated)),
+    }
+
+
+def _size_bytes(extents: list[Extent]) -> int:
+    return sum(extent.page_count for extent in extents) * PAGE_BYTES
