@@ -55,8 +55,6 @@ def main() -> None:
                 if kind == "parquet":
                     for target in ("arrow", "parquet", "csv"):
                         measure_export(client, target, Path(directory))
-                    data = client.info()["memory"] if "memory" in client.info() else None
-                    print(f"server's own figures of memory: {data}")
 
 
 def make_files(directory: Path, rows: int) -> dict[str, Path]:

@@ -16,7 +16,6 @@ from diptych.store.storage import item_bytes
 from diptych.testing import Bench
 
 
-
 def system(bench: Bench, name: str, *arguments: Any) -> Any:
     """Call a system operation of a bench, with a client's errors."""
     return bench._call(OPERATIONS[name], arguments, {})

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from diptych.bulk.texts import day_of, time_of
 from diptych.schema import Column
 from diptych.store.arrow import library
-from diptych.store.packing import BadRow
+from diptych.store.packing import SHOWN_BYTES_MAX, BadRow
 from diptych.store.raw import Raw, value_dtype
 from diptych.store.storage import item_bytes
 
@@ -86,9 +86,20 @@ def _attempt(
                 good = middle
             except ERRORS:
                 bad = middle
-    value = array[good].as_py()
-    shown = value if isinstance(value, int | float | str | bool | None) else str(value)
+    shown = _shown(array[good])
     raise BadRow(table, column.name, first_row + good + 1, shown, limit_of(column)) from None
+
+
+def _shown(scalar: Any) -> Any:
+    """A value as an error shows it."""
+    try:
+        value = scalar.as_py()
+    except (OverflowError, ValueError):
+        # A time that Python has none for.
+        return scalar.cast(library("pyarrow").string()).as_py()
+    if isinstance(value, bytes):
+        return value[:SHOWN_BYTES_MAX].hex()
+    return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 
 def _conversion(column: Column) -> Convert:

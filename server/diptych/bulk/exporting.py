@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from diptych.bulk.files import FORMATS, BadFile
-from diptych.bulk.system_client import SystemClient
+from diptych.bulk.system_client import ASK_TIMEOUT_S, SystemClient
 from diptych.bulk.writing import Writer
 from diptych.schema import TableSpec
 from diptych.store.raw import Bytes, Raw
@@ -28,7 +28,7 @@ from diptych_client.errors import DiptychError
 WINDOW = 4
 """Parts on their way at once."""
 BATCH_ROWS = 1 << 17
-ASK_TIMEOUT_S = 600.0
+SPOOL_TIMEOUT_S = 600.0
 
 Progress = Callable[[int, int], None]
 
@@ -102,7 +102,8 @@ def from_server(
     and of how many. Errors: DiptychError.
     """
     specs = {spec.name: spec for spec in read_tables(client.system("schema")["tables"])}
-    told = client.system("export_begin", list(tables), timeout_s=ASK_TIMEOUT_S)
+    client.see_all()
+    told = client.system("export_begin", list(tables), timeout_s=SPOOL_TIMEOUT_S)
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             _fetch(client, told["token"], told["bytes"], file, progress)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diptych.bulk.conversion import from_arrow
 from diptych.bulk.files import BadFile, Source, open_source
-from diptych.bulk.system_client import SystemClient
+from diptych.bulk.system_client import ASK_TIMEOUT_S, SystemClient
 from diptych.errors import did_you_mean
 from diptych.schema import MISSING, Column, TableSpec
 from diptych.store.packing import BadRow
@@ -26,7 +26,6 @@ from diptych_client.errors import DiptychError, OutcomeUnknown, Rejected
 CHUNK_BYTES = 1 << 20
 WINDOW = 4
 """Chunks on their way at once."""
-ASK_TIMEOUT_S = 30.0
 
 Progress = Callable[[int], None]
 Message = list[tuple[str, bytes, bytes, bytes]]

@@ -12,6 +12,7 @@ from diptych_client import Client
 from diptych_client.core import Call
 from diptych_client.operations import read_operations
 
+ASK_TIMEOUT_S = 30.0
 OPERATIONS = read_operations([operation.describe() for operation in DESCRIBED])
 
 
@@ -30,6 +31,10 @@ class SystemClient(Client):
         with self._link.turn(deadline):
             self._link.catch_up()
             return self._finish(self._submit(name, arguments, deadline)).value
+
+    def see_all(self) -> None:
+        """Have queries from now on see at least all that anybody was told before."""
+        self.system("import_status", timeout_s=ASK_TIMEOUT_S)  # a transaction, so it has a number
 
     def pipelined(
         self, name: str, arguments: Iterable[Sequence[Any]], window: int

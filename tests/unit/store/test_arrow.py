@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +12,8 @@ import pytest
 from tests.support import everything
 from tests.support.bulk import load
 
+from diptych import App, key
+from diptych.schema import Unit
 from diptych.store import arrow
 from diptych.testing import Bench
 from diptych_client.errors import ServerError
@@ -160,8 +162,6 @@ def test_without_the_extra_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
 
 
 def test_a_column_may_have_the_name_of_a_conversion() -> None:
-    from diptych import App, key
-
     odd = App("odd")
 
     @odd.table(capacity=8)
@@ -178,11 +178,6 @@ def test_a_column_may_have_the_name_of_a_conversion() -> None:
 
 
 def test_days_beyond_the_calendar_of_arrow_are_refused() -> None:
-    from typing import Annotated
-
-    from diptych import App, key
-    from diptych.schema import Unit
-
     far = App("far")
 
     @far.table(capacity=8)
