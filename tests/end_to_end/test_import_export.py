@@ -196,7 +196,7 @@ def test_a_client_that_is_killed_leaves_nothing(
     server: Server, tmp_path: Path, capsys: Any
 ) -> None:
     path = tmp_path / "many.csv"
-    path.write_text("id,owner\n" + "".join(f"{n},1\n" for n in range(100_000)))
+    path.write_text("id,owner\n" + "".join(f"{n},1\n" for n in range(400_000)))
     process = subprocess.Popen(
         [sys.executable, "-c", STOPS_MIDWAY, server.address, str(path)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -210,14 +210,14 @@ def test_a_client_that_is_killed_leaves_nothing(
         process.wait(20)
         process.stdout.close()  # type: ignore[union-attr]
     with SystemClient(server.address) as client:
-        assert 0 < client.system("import_status")["running"]["rows"] < 100_000
+        assert 0 < client.system("import_status")["running"]["rows"] < 400_000
     assert count(server) == 0
     code, _, err = diptych(capsys, "import", server.address, "thing", path)
     assert code == 1
     assert "import_running" in err
     assert "--replace" in err
     assert diptych(capsys, "import", server.address, "thing", path, "--replace")[0] == 0
-    assert count(server) == 100_000
+    assert count(server) == 400_000
 
 
 STOPS_MIDWAY = """
