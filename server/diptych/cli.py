@@ -17,6 +17,7 @@ import diptych
 
 COMMANDS = {
     "serve": "serve an application over TCP",
+    "check": "check an application, compile its handlers, and look at its data",
     "call": "run one operation of a running server",
     "import": "load rows from CSV, Parquet or Arrow files into a table",
     "export": "write tables, as of one instant, to CSV, Parquet or Arrow files",

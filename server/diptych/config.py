@@ -37,9 +37,13 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    made: bool = False,
 ) -> Any:
-    """A field of a settings class, with what `--help` says and what values are allowed."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    """A field of a settings class, with what `--help` says and what values are allowed.
+
+    `made`: of a directory, that it is made when it is missing.
+    """
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "made": made}
     return field(default=default, metadata=metadata)
 
 
@@ -106,6 +110,9 @@ class Settings:
 
     app: str = setting("", "the application, as module:name")
     listen: tuple[str, ...] = setting(("127.0.0.1:7171",), "addresses to listen on, host:port")
+    data: Path | None = setting(  # noqa: RUF009 - the default is immutable
+        None, "keep the data in this directory between starts", made=True
+    )
     readers: int = setting(2, "processes that run queries", low=1, high=64)
     log_format: str = setting("text", "format of the log on stderr", choices=("text", "json"))
     sync: Sync = field(default_factory=Sync)
@@ -140,7 +147,7 @@ class Option:
         if self.kind == tuple[str, ...]:
             return _texts(value, where)
         if self.kind == Path | None:
-            return _directory(value, where)
+            return _directory(value, where, made=self.metadata["made"])
         if self.kind is str:
             return self._check_text(value, where)
         return self._check_number(value, where)
@@ -302,10 +309,10 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _directory(value: Any, where: str) -> Path | None:
+def _directory(value: Any, where: str, *, made: bool) -> Path | None:
     if not isinstance(value, str | Path) or not str(value):
         raise ConfigurationError(f"{where}: must be a directory, not {value!r}")
     path = Path(value)
-    if not path.is_dir():
+    if not path.is_dir() and (path.exists() or not made):
         raise ConfigurationError(f"{where}: {path} is not a directory")
     return path

@@ -291,12 +291,12 @@ def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor
         base = cursor.take(-(-capacity * column.words // rows_a_word))
         ranges.append(Range(base, column.words, rows_a_word))
         bases += [base + i for i in range(column.words)]
-        strides += [column.words] * column.words
+        strides += [column.words if rows_a_word == 1 else 0] * column.words
         packs += [pack] * column.words
         if column.optional:
             valid = cursor.take(-(-capacity // ROWS_A_WORD))
             ranges.append(Range(valid, 1, ROWS_A_WORD))
-            bases, strides, packs = [*bases, valid], [*strides, 1], [*packs, VALID_PACK]
+            bases, strides, packs = [*bases, valid], [*strides, 0], [*packs, VALID_PACK]
     indexes = []
     for i, index in enumerate(spec.indexes):
         nodes_max = nodes_for(capacity, index.words)
@@ -362,10 +362,10 @@ def table_extents(table: TableLayout, old_rows: int, new_rows: int) -> list[Exte
     return found
 
 
-def heap_growth(table: TableLayout, words: int) -> int:
-    """How many words a heap that has memory for `words` should have next."""
-    more = words + min(words // 4, HEAP_WORDS_STEP_MAX)
-    return min(table.heap_words, max(HEAP_WORDS_FIRST, more))
+def heap_growth(table: TableLayout, words: int, least: int = 0) -> int:
+    """How many words a heap that has memory for `words`, and needs `least`, should have next."""
+    more = max(words + min(words // 4, HEAP_WORDS_STEP_MAX), HEAP_WORDS_FIRST, least)
+    return min(table.heap_words, _words_pages(more) * PAGE_WORDS)
 
 
 def heap_extents(table: TableLayout, old_words: int, new_words: int) -> list[Extent]:

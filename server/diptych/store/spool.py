@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.schema import Column
-from diptych.store import raw
+from diptych.store import calls, raw
 from diptych.store import words as at
-from diptych.store.columns import select
 from diptych.store.raw import Bytes, Raw
 from diptych.store.storage import item_bytes
 from diptych.store.tables import TableView
@@ -33,14 +32,18 @@ def spool_bytes(view: TableView) -> int:
 
 def spool(view: TableView, file: IO[bytes]) -> dict[str, Any]:
     """Write a table's rows; its schema, how many there are, and where each column's arrays lie."""
-    chosen = select(view.space, view.layout, view.codecs, {})
-    spec = view.layout.spec
+    layout, rows = view.layout, None
+    count = len(view)
+    if count != view.space.words[layout.state + at.ROW_HIGH]:
+        rows = np.empty(count, np.int64)
+        calls.gather(view.space.words, layout.descriptor, rows)
+    spec = layout.spec
     places: dict[str, list[list[int]]] = {}
     for column in spec.columns:
-        found = raw.read(view.space, view.layout, column, chosen._rows, len(chosen))
+        found = raw.read(view.space, layout, column, rows, count)
         parts = (found.values, found.bitmap, found.offsets)
         places[column.name] = [[0, 0] if part is None else _write(file, part) for part in parts]
-    return {"name": spec.name, "rows": len(chosen), "places": places}
+    return {"name": spec.name, "rows": count, "places": places}
 
 
 def columns_of(

@@ -152,6 +152,19 @@ def put(words: Words, at: int, value: int) -> bool:
 
 
 @kernel
+def put_new(words: Words, at: int, value: int) -> bool:
+    """The same where the word is 0: the log then needs half as much."""
+    scratch = words[SCRATCH]
+    top = words[scratch + S_UNDO_TOP]
+    if top + 1 > words[scratch + S_UNDO_LIMIT]:
+        return False
+    words[scratch + S_UNDO + top] = WAS_ZERO | at
+    words[scratch + S_UNDO_TOP] = top + 1
+    words[at] = value
+    return True
+
+
+@kernel
 def mark(words: Words) -> int:
     """The log's length now: what `rollback` goes back to."""
     top: int = words[words[SCRATCH] + S_UNDO_TOP]

@@ -172,7 +172,7 @@ def test_a_column_may_have_the_name_of_a_conversion() -> None:
     with odd.open() as bench:
         with bench.transaction() as db:
             db.shot.insert(id=1, arrow=7)
-        assert bench.db.shot.columns().arrow.tolist() == [7]
+        assert bench.db.shot.columns()["arrow"].tolist() == [7]
         assert bench.db.shot.arrow()["arrow"].to_pylist() == [7]
         assert bench.db.shot.columns().df()["arrow"].tolist() == [7]
 
