@@ -322,6 +322,29 @@ def test_exports_go_where_they_are_told(server: Server, tmp_path: Path, capsys: 
     assert (inside / "owner.parquet").read_bytes() == before
 
 
+def test_a_data_directory_without_its_server(tmp_path: Path, capsys: Any) -> None:
+    data, from_server, from_data = (tmp_path / name for name in ("data", "a.arrow", "b.arrow"))
+    write(tmp_path / "in.arrow", "arrow", range(1, 500))
+    with running(everything.app, readers=1, data=str(data)) as server:
+        with server.client() as client:
+            for number in range(5):
+                client.add_owner(number)
+        assert diptych(capsys, "import", server.address, "thing", tmp_path / "in.arrow")[0] == 0
+        assert diptych(capsys, "export", server.address, "thing", "-o", from_server)[0] == 0
+        code, _, err = diptych(capsys, "export", "--data", data, "thing")
+        assert (code, "holds no checkpoint" in err) == (2, True)
+    code, out, _ = diptych(capsys, "export", "--data", data, "thing", "-o", from_data, "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 499)
+    first, second = (pa.ipc.open_file(path).read_all() for path in (from_server, from_data))
+    assert first.equals(second)
+    code, _, err = diptych(capsys, "export", "--data", data, "thng")
+    assert (code, "did you mean 'thing'" in err) == (2, True)
+    with running(everything.app, readers=1, data=str(data)) as server:
+        assert count(server) == 499
+        code, _, err = diptych(capsys, "import", server.address, "thing", from_data)
+        assert (code, "duplicate_key" in err) == (1, True)
+
+
 def test_the_servers_directory_goes_with_it(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     left = tmp_path / f"diptych-exports-{os.getuid()}-killed"

@@ -45,7 +45,7 @@ class Owner:
     name: Annotated[str, text(12)] = ""
 
 
-@app.table(capacity=100_000)
+@app.table(capacity=500_000)
 class Thing:
     id: int = key()
     owner: int = ref(Owner)

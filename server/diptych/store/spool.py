@@ -30,20 +30,25 @@ def spool_bytes(view: TableView) -> int:
     return len(view) * row_bytes + heap_words * 8
 
 
-def spool(view: TableView, file: IO[bytes]) -> dict[str, Any]:
-    """Write a table's rows; its schema, how many there are, and where each column's arrays lie."""
+def columns_in(view: TableView) -> dict[str, Raw]:
+    """The raw columns of a table's live rows, as views of its memory as far as that can be."""
     layout, rows = view.layout, None
-    count = len(view)
-    if count != view.space.words[layout.state + at.ROW_HIGH]:
-        rows = np.empty(count, np.int64)
+    if len(view) != view.space.words[layout.state + at.ROW_HIGH]:
+        rows = np.empty(len(view), np.int64)
         calls.gather(view.space.words, layout.descriptor, rows)
-    spec = layout.spec
+    return {
+        column.name: raw.read(view.space, layout, column, rows, len(view))
+        for column in layout.spec.columns
+    }
+
+
+def spool(view: TableView, file: IO[bytes]) -> dict[str, Any]:
+    """Write a table's rows; its name, how many there are, and where each column's arrays lie."""
     places: dict[str, list[list[int]]] = {}
-    for column in spec.columns:
-        found = raw.read(view.space, layout, column, rows, count)
+    for name, found in columns_in(view).items():
         parts = (found.values, found.bitmap, found.offsets)
-        places[column.name] = [[0, 0] if part is None else _write(file, part) for part in parts]
-    return {"name": spec.name, "rows": count, "places": places}
+        places[name] = [[0, 0] if part is None else _write(file, part) for part in parts]
+    return {"name": view.name, "rows": len(view), "places": places}
 
 
 def columns_of(

@@ -83,6 +83,15 @@ def save_pages(words: Words, at: int, count: int) -> bool:
 
 
 @kernel
+def put_in_page(words: Words, at: int, value: int) -> bool:
+    """`put` when the log kept in words has no room, which it never has in page mode."""
+    if not save_pages(words, at, 1):
+        return False
+    words[at] = value
+    return True
+
+
+@kernel
 def begin_pages(words: Words) -> bool:
     """Keep the log in pages from now on; False when there is no room for the bitmap."""
     scratch = words[SCRATCH]
@@ -139,10 +148,7 @@ def put(words: Words, at: int, value: int) -> bool:
     scratch = words[SCRATCH]
     top = words[scratch + S_UNDO_TOP]
     if top + 2 > words[scratch + S_UNDO_LIMIT]:
-        if not save_pages(words, at, 1):
-            return False
-        words[at] = value
-        return True
+        return put_in_page(words, at, value)
     record = scratch + S_UNDO + top
     words[record] = words[at]
     words[record + 1] = at
@@ -157,7 +163,7 @@ def put_new(words: Words, at: int, value: int) -> bool:
     scratch = words[SCRATCH]
     top = words[scratch + S_UNDO_TOP]
     if top + 1 > words[scratch + S_UNDO_LIMIT]:
-        return False
+        return put_in_page(words, at, value)
     words[scratch + S_UNDO + top] = WAS_ZERO | at
     words[scratch + S_UNDO_TOP] = top + 1
     words[at] = value
