@@ -14,16 +14,12 @@ from diptych.schema import MISSING, Column, TableSpec
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference. `automatic`: a start carries it out, unless the data does not fit.
-
-    `harmless`: it changes nothing in memory.
-    """
+    """One difference. `automatic`: a start carries it out, unless the data does not fit."""
 
     table: str
     what: str
     told: str
     automatic: bool = True
-    harmless: bool = False
 
     def __str__(self) -> str:
         where = f"table {self.table}" + (f", {self.what}" if self.what else "")
@@ -84,7 +80,7 @@ def _table(old: TableSpec, new: TableSpec) -> Iterator[Difference]:
         yield Difference(name, "heap", f"{old.heap_bytes} -> {new.heap_bytes} bytes")
     if old.record.__name__ != new.record.__name__:
         told = f"{old.record.__name__} -> {new.record.__name__}"
-        yield Difference(name, "class", told, harmless=True)
+        yield Difference(name, "class", told)
 
 
 def _added(table: str, column: Column) -> Difference:
@@ -107,16 +103,16 @@ def _column(table: str, old: Column, new: Column) -> Iterator[Difference]:
         yield Difference(table, what, moved, automatic=False)
     elif old.value.is_enum and new.value.is_enum and _members(old) != _members(new):
         told = f"members {_list(_members(old))} -> {_list(_members(new))}"
-        yield Difference(table, what, told, harmless=set(_members(old)) <= set(_members(new)))
+        yield Difference(table, what, told)
     if old.auto != new.auto:
         told = "key(auto=True) -> key()" if old.auto else "key() -> key(auto=True)"
         yield Difference(table, what, told)
     if old.reference != new.reference:
         told = f"reference to {old.reference or 'nothing'} -> {new.reference or 'nothing'}"
-        yield Difference(table, what, told, harmless=True)
+        yield Difference(table, what, told)
     if old.default != new.default:
         told = f"default {_default(old)} -> {_default(new)}, for new rows"
-        yield Difference(table, what, told, harmless=True)
+        yield Difference(table, what, told)
 
 
 def _converts(old: Column, new: Column) -> bool:

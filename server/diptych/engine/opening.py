@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from diptych.app import App
 from diptych.durable import Checkpoint, DataDirectory, Header, Progress, read_header, read_pages
 from diptych.durable.progress import in_mebibytes
-from diptych.engine.migration import Migration
 from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
 from diptych.evolution import Comparison, Difference, compare
 from diptych.memory import Region
@@ -137,6 +136,8 @@ def migrate(
 
     Touches no file. Errors: as `open_saved`.
     """
+    from diptych.engine.migration import Migration  # has kernels that no other start needs
+
     log.info("%s", told(examined))
     before = stored_layout(examined)
     size_bytes = examined.header.region_bytes

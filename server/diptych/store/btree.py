@@ -89,12 +89,20 @@ def nodes_for(rows: int, keys: int) -> int:
 
 
 @kernel
+def has_none(words: Words, x: int, entry: int) -> bool:
+    """Whether one of the columns of the entry at `entry` is None: it agrees with no other then."""
+    for i in range(words[x + X_KEYS]):
+        if words[x + X_TEXT + i] == ORDER_VALID and words[entry + i] == 0:
+            return True
+    return False
+
+
+@kernel
 def is_taken(words: Words, x: int, key: int) -> bool:
-    """Whether an entry agrees with the key in S_KEY on all key words; None agrees with nothing."""
+    """Whether an entry agrees with the key in S_KEY on all key words."""
     keys = words[x + X_KEYS]
-    for i in range(keys):
-        if words[x + X_TEXT + i] == ORDER_VALID and words[key + i] == 0:
-            return False
+    if has_none(words, x, key):
+        return False
     entry = first_entry(words, x, key, keys, 0, 0)
     return entry >= 0 and agrees(words, entry, key, keys)
 

@@ -12,14 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from diptych.app import App
 from diptych.errors import ConfigurationError, CorruptionError, did_you_mean
 from diptych.memory.layout import PAGE_BYTES, Extent, Words, merged
-from diptych.schema import CAPACITY_MAX, Column, Index, TableSpec
+from diptych.schema import (
+    CAPACITY_MAX,
+    HEAP_BYTES_MAX,
+    HEAP_BYTES_MIN,
+    HEAP_SIZE,
+    Column,
+    Index,
+    TableSpec,
+)
 from diptych.schema import FORMAT as SCHEMA_FORMAT
 from diptych.store import words as at
 from diptych.store.btree import nodes_for
@@ -214,25 +222,16 @@ def plan(
     app: str = "",
     version: int = 1,
 ) -> Layout:
-    """Lay out a schema. `capacities` (rows by table name) outrank the ones in code.
+    """Lay out a schema. `capacities` outrank the ones in code: rows by table name, and by
+    `name.heap_bytes` the bytes of its heap.
 
     `app` and `version` go into the schema text, so that data tells whose it is.
 
     Errors: ConfigurationError for a table that does not exist, or a capacity that can't be.
     """
-    chosen = dict(capacities or {})
-    for name, capacity in chosen.items():
-        if name not in {spec.name for spec in specs}:
-            known = did_you_mean(name, [spec.name for spec in specs])
-            raise ConfigurationError(f"capacity for a table {name!r} that does not exist{known}")
-        if not 1 <= capacity <= CAPACITY_MAX:
-            raise ConfigurationError(f"capacity of {name} must be 1 to {CAPACITY_MAX}")
+    specs = _resized(specs, dict(capacities or {}))
     tables_told = [
-        {
-            **spec.describe(),
-            "capacity": chosen.get(spec.name, spec.capacity),
-            "heap_bytes": spec.heap_bytes,
-        }
+        {**spec.describe(), "capacity": spec.capacity, "heap_bytes": spec.heap_bytes}
         for spec in specs
     ]
     told = {"format": SCHEMA_FORMAT, "app": app, "version": version, "tables": tables_told}
@@ -243,12 +242,7 @@ def plan(
     system_pages = descriptors_page + at.DESCRIPTOR_PAGES * len(specs) + _pages(len(schema))
     cursor = _Cursor(system_pages * PAGE_WORDS, 2 * PAGE_WORDS)
     tables = tuple(
-        _plan_table(
-            spec,
-            chosen.get(spec.name, spec.capacity),
-            (descriptors_page + i * at.DESCRIPTOR_PAGES) * PAGE_WORDS,
-            cursor,
-        )
+        _plan_table(spec, (descriptors_page + i * at.DESCRIPTOR_PAGES) * PAGE_WORDS, cursor)
         for i, spec in enumerate(specs)
     )
     staging = _plan_staging(tables, cursor)
@@ -278,8 +272,30 @@ class _Cursor:
         return self.state - words
 
 
-def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor) -> TableLayout:
-    state = cursor.take_state()
+def _resized(specs: Sequence[TableSpec], chosen: dict[str, int]) -> list[TableSpec]:
+    """The tables with the capacities and heaps that somebody chose for them."""
+    resized = []
+    for spec in specs:
+        capacity = chosen.pop(spec.name, spec.capacity)
+        if not 1 <= capacity <= CAPACITY_MAX:
+            raise ConfigurationError(f"capacity of {spec.name} must be 1 to {CAPACITY_MAX}")
+        heap_bytes = chosen.pop(spec.name + HEAP_SIZE, spec.heap_bytes)
+        if heap_bytes != spec.heap_bytes and not spec.heap_columns:
+            raise ConfigurationError(f"{spec.name} has no str or bytes columns to have a heap for")
+        if spec.heap_columns and not HEAP_BYTES_MIN <= heap_bytes <= HEAP_BYTES_MAX:
+            raise ConfigurationError(
+                f"heap_bytes of {spec.name} must be {HEAP_BYTES_MIN} to {HEAP_BYTES_MAX}"
+            )
+        resized.append(replace(spec, capacity=capacity, heap_bytes=heap_bytes))
+    for name in chosen:
+        table = name.removesuffix(HEAP_SIZE)
+        known = did_you_mean(table, [spec.name for spec in specs])
+        raise ConfigurationError(f"capacity for a table {table!r} that does not exist{known}")
+    return resized
+
+
+def _plan_table(spec: TableSpec, descriptor: int, cursor: _Cursor) -> TableLayout:
+    state, capacity = cursor.take_state(), spec.capacity
     live, next_, buckets = (cursor.take(max(BUCKETS_FIRST, capacity)) for _ in range(3))
     ranges = [Range(live, 1), Range(next_, 1), Range(buckets, 1)]
     bases: list[int] = []
