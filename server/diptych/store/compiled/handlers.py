@@ -174,7 +174,7 @@ def _lower_call(handler: Native, context: Any, builder: Any, base: Any) -> Any:
     status, value = call_native(context, builder, handler, [base, *arguments])
     result = builder.alloca(I64)
     builder.store(I64(0), result)
-    with builder.if_else(status.is_ok, likely=True) as (good, bad):
+    with builder.if_else(builder.not_(status.is_error), likely=True) as (good, bad):
         with good:
             for i, part in enumerate(write_answer(context, builder, handler.result, value)):
                 store_scratch(builder, base, at.S_CALL_ANSWER + i, part)
