@@ -28,6 +28,7 @@ from diptych.app import App
 from diptych.engine.arguments import binder
 from diptych.engine.fill_watch import FillWatch
 from diptych.engine.results import failure, packer
+from diptych.engine.system import system_transactions
 from diptych.errors import HeapFull, OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure, Region
 from diptych.store import calls
@@ -94,6 +95,12 @@ class Engine:
             for operation in app.operations
             if operation.kind == "transaction"
         }
+        for operation in system_transactions(self.db):
+            self._operations[operation.number] = (
+                operation.name,
+                operation.function,
+                binder(operation),
+            )
 
     @classmethod
     def create(
@@ -334,6 +341,13 @@ class Engine:
                     return
             if table.heap_words and table.descriptor + at.T_HEAP == descriptor:
                 self._grow_heap(table)
+                return
+        for staging in self.layout.staging:
+            if staging.header == descriptor:
+                before = int(words[staging.allocated_word])
+                more = layouts.staging_growth(staging, before)
+                self._take(layouts.staging_extents(staging, before, more))
+                words[staging.allocated_word] = more
                 return
         raise AssertionError(f"nothing at {descriptor} can grow")
 
