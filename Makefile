@@ -34,6 +34,7 @@ bench: $(VENV)/.installed
 	$(RUN)python bench/store.py
 	$(RUN)python bench/tpcc.py
 	$(RUN)python bench/pages_per_transaction.py
+	$(RUN)python bench/bulk.py
 
 install: $(VENV)/.installed
 

@@ -93,6 +93,12 @@ class Limits:
     handshake_ms: float = setting(
         5000.0, "how long a client may take to say hello", low=1, high=600_000
     )
+    export_bytes: int = setting(
+        8 << 30, "disk space for exports on their way", low=1 << 20, high=1 << 44
+    )
+    export_idle_s: float = setting(
+        600.0, "how long an export that nobody fetches is kept", low=1, high=86_400
+    )
     drain_ms: float = setting(
         5000.0, "how long calls in flight may take at shutdown", low=0, high=600_000
     )

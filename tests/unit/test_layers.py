@@ -23,7 +23,7 @@ LAYERS = [
     ["diptych.engine"],
     ["diptych.config"],
     ["diptych.serving"],
-    ["diptych.loadtest", "diptych.testing"],
+    ["diptych.loadtest", "diptych.testing", "diptych.bulk"],
     ["diptych.commands"],
     ["diptych.cli"],
 ]

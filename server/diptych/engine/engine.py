@@ -28,6 +28,7 @@ from diptych.app import App
 from diptych.engine.arguments import binder
 from diptych.engine.fill_watch import FillWatch
 from diptych.engine.results import failure, packer
+from diptych.engine.system import system_transactions
 from diptych.errors import HeapFull, OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure, Region
 from diptych.store import calls
@@ -94,6 +95,12 @@ class Engine:
             for operation in app.operations
             if operation.kind == "transaction"
         }
+        for operation in system_transactions(self.db):
+            self._operations[operation.number] = (
+                operation.name,
+                operation.function,
+                binder(operation),
+            )
 
     @classmethod
     def create(
@@ -167,7 +174,7 @@ class Engine:
 
         A heap whose free memory is in pieces is full here: nothing moves while it is written to.
         """
-        self._lifetimes.end(expected=True)
+        self._end_kept()
         self._begin()
         self.db.space.give_memory = self._give_memory
         try:
@@ -180,6 +187,11 @@ class Engine:
         finally:
             self.db.space.give_memory = None
             self.db.space.take_root()
+            self._end_kept()
+
+    def _end_kept(self) -> None:
+        """Of a block: its frame may well have rows, which end here like those of a handler."""
+        if self._lifetimes.count() != self._lifetimes.alone:
             self._lifetimes.end(expected=True)
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
@@ -278,11 +290,13 @@ class Engine:
         `pack` turns the value into what is returned, before the commit, so that a value which
         can't be sent undoes the transaction.
         """
+        lifetimes, space = self._lifetimes, self.db.space
         while True:
-            self._lifetimes.end()
+            if lifetimes.count() != lifetimes.alone:
+                lifetimes.end()
             try:
                 result = pack(function(self.db, *arguments))
-                if is_view_kept(self.db.space):
+                if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
             except MemoryNeeded as needed:
                 self.db.rollback()
@@ -327,6 +341,13 @@ class Engine:
                     return
             if table.heap_words and table.descriptor + at.T_HEAP == descriptor:
                 self._grow_heap(table)
+                return
+        for staging in self.layout.staging:
+            if staging.header == descriptor:
+                before = int(words[staging.allocated_word])
+                more = layouts.staging_growth(staging, before)
+                self._take(layouts.staging_extents(staging, before, more))
+                words[staging.allocated_word] = more
                 return
         raise AssertionError(f"nothing at {descriptor} can grow")
 

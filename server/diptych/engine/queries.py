@@ -17,7 +17,9 @@ import msgpack
 
 from diptych.app import App, Operation
 from diptych.engine.arguments import binder
+from diptych.engine.exports import Exports
 from diptych.engine.results import failure, packer
+from diptych.engine.system import system_queries
 from diptych.memory import Region
 from diptych.memory.stamp import read_stamp
 from diptych.store import layout as layouts
@@ -41,10 +43,17 @@ class ViewKept(Exception):
 
 
 class Queries:
-    """Queries of one application on `images`, all mapped read-only with scratch."""
+    """Queries of one application on `images`, all mapped read-only with scratch.
+
+    `exports`: where exports of tables are kept, in a server.
+    """
 
     def __init__(
-        self, app: App, images: Sequence[Region], capacities: Mapping[str, int] | None = None
+        self,
+        app: App,
+        images: Sequence[Region],
+        capacities: Mapping[str, int] | None = None,
+        exports: Exports | None = None,
     ) -> None:
         layout = layouts.of_app(app, capacities)
         self.app = app
@@ -57,6 +66,8 @@ class Queries:
             for operation in app.operations
             if operation.kind == "query"
         }
+        for operation in system_queries(exports):
+            self._operations[operation.number] = operation, binder(operation)
 
     def run(
         self,
@@ -78,7 +89,8 @@ class Queries:
         db.sequence, db.now = sequence, db.space.ints[at.NOW]
         kind, answer = self._answer(db, number, payload)
         kept = is_view_kept(db.space)
-        self._lifetimes[image].end()
+        if self._lifetimes[image].count() != self._lifetimes[image].alone:
+            self._lifetimes[image].end()
         self._check(image, epoch)
         if kept:
             error = ServerError(

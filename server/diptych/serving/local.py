@@ -25,7 +25,7 @@ from diptych.serving.control import Control, Message
 from diptych.serving.logs import configure
 from diptych.serving.spawn import (
     EXIT_USAGE,
-    close_all_but,
+    blank_all_but,
     exit_with,
     forbid_library_threads,
     fork_quietly,
@@ -171,7 +171,7 @@ def _supervise(app: App, settings: Settings, lifeline: Control, log_fd: int) -> 
     def run() -> int:
         # Appending: every process writes to this one file.
         _append_to(log_fd)
-        close_all_but([lifeline.fileno()])
+        blank_all_but([lifeline.fileno()])
         configure("supervisor", settings.log_format)
         forbid_library_threads()
         # A test runner that turns warnings into errors means its own process.

@@ -26,6 +26,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diptych
@@ -83,6 +84,7 @@ class Supervisor:
         self._over = False
         self._code = 0
         self._memory: Memory
+        self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
 
     def run(self) -> int:
@@ -100,12 +102,13 @@ class Supervisor:
         self._take_signals()
         if self._lifeline is not None:
             self._watch(self._lifeline, self._on_lifeline)
-        try:
-            self._start_writer()
-            while not self._over:
-                self._turn()
-        finally:
-            self._kill_all()
+        with resources.exports_directory() as self._exports:
+            try:
+                self._start_writer()
+                while not self._over:
+                    self._turn()
+            finally:
+                self._kill_all()
         return self._code
 
     # The loop.
@@ -224,7 +227,13 @@ class Supervisor:
         def make(control: Control) -> Callable[[], int]:
             size_bytes = self._memory.size_bytes
             plan = reader.ReaderPlan(
-                self.app, self.settings, control, reader_end, images, size_bytes
+                self.app,
+                self.settings,
+                control,
+                reader_end,
+                images,
+                size_bytes,
+                self._exports,
             )
             return lambda: reader.main(plan)
 

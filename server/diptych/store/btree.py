@@ -89,17 +89,17 @@ def nodes_for(rows: int, keys: int) -> int:
 
 
 @kernel
-def has_none(words: Words, x: int, entry: int) -> bool:
-    """Whether one of the columns of the entry at `entry` is None: it agrees with no other then."""
+def has_none(words: Words, x: int, key: int) -> bool:
+    """Whether None is in the comparable key words that stand from `key` on."""
     for i in range(words[x + X_KEYS]):
-        if words[x + X_TEXT + i] == ORDER_VALID and words[entry + i] == 0:
+        if words[x + X_TEXT + i] == ORDER_VALID and words[key + i] == 0:
             return True
     return False
 
 
 @kernel
 def is_taken(words: Words, x: int, key: int) -> bool:
-    """Whether an entry agrees with the key in S_KEY on all key words."""
+    """Whether an entry agrees with the key in S_KEY on all key words; None agrees with nothing."""
     keys = words[x + X_KEYS]
     if has_none(words, x, key):
         return False

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from diptych.errors import did_you_mean
 from diptych.schema import Column
-from diptych.store import calls
+from diptych.store import arrow, calls, raw
 from diptych.store import words as at
 from diptych.store.faults import StaleRow
 from diptych.store.heap_values import matching, values_of
@@ -64,6 +64,22 @@ class Selection:
         self._check()
         rows = np.arange(self._count) if self._rows is None else self._rows
         write_columns(self._view, rows, columns)
+
+    def arrow(self) -> Any:
+        """A pyarrow.Table of these rows, whose arrays may be views of the data."""
+        return arrow.arrow_table(self._view.layout.spec.by_name, self._raws())
+
+    def df(self) -> Any:
+        """A pandas.DataFrame of these rows."""
+        return arrow.data_frame(self._view.layout.spec.by_name, self._raws())
+
+    def _raws(self) -> dict[str, raw.Raw]:
+        self._check()
+        view = self._view
+        return {
+            column.name: raw.read(view.space, view.layout, column, self._rows, self._count)
+            for column in view.layout.spec.columns
+        }
 
     def _check(self) -> None:
         if self._view.space.ints[at.SEQUENCE] != self._sequence:

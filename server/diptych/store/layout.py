@@ -44,6 +44,8 @@ ROWS_SMALL = 1 << 14  # doubled up to here; from here on a quarter more, to leav
 NODES_SMALL = 1 << 9
 ROWS_STEP_MAX = 1 << 20  # and never more than this at once, so that growth never takes long
 NODES_STEP_MAX = 1 << 16
+STAGING_WORDS_FIRST = 64 * PAGE_WORDS
+STAGING_WORDS_STEP_MAX = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,19 @@ class TableLayout:
 
 
 @dataclass(frozen=True)
+class StagingRange:
+    """Room for rows that are not visible yet. `header`: where the system header tells of it."""
+
+    header: int
+    start: int
+    words: int
+
+    @property
+    def allocated_word(self) -> int:
+        return self.header + at.STAGING_ALLOCATED - at.STAGING
+
+
+@dataclass(frozen=True)
 class Layout:
     """A whole region. `system_pages`: header, states, descriptors and schema, always in memory."""
 
@@ -97,6 +112,7 @@ class Layout:
     system_pages: int
     size_bytes: int
     schema: bytes
+    staging: tuple[StagingRange, ...]
 
     @property
     def system(self) -> Extent:
@@ -117,6 +133,8 @@ class Layout:
         start = (self.system_pages - _pages(len(self.schema))) * PAGE_WORDS
         words[at.SCHEMA_WORDS], words[at.SCHEMA_AT] = len(self.schema), start
         words.view(np.uint8)[start * 8 : start * 8 + len(self.schema)] = list(self.schema)
+        for each in self.staging:
+            words[each.header : each.header + 2] = each.start, each.words
         for table in self.tables:
             self._describe(words, table)
 
@@ -164,6 +182,8 @@ class Layout:
                 nodes = int(words[index.descriptor + at.X_NODES_ALLOCATED])
                 found += index_extents(index, 0, nodes)
             found += heap_extents(table, 0, int(words[table.descriptor + at.T_HEAP_ALLOCATED]))
+        for each in self.staging:
+            found += staging_extents(each, 0, int(words[each.allocated_word]))
         return merged(found)
 
 
@@ -225,7 +245,8 @@ def plan(
         _plan_table(spec, (descriptors_page + i * at.DESCRIPTOR_PAGES) * PAGE_WORDS, cursor)
         for i, spec in enumerate(specs)
     )
-    return Layout(tables, system_pages, cursor.word * 8, schema)
+    staging = _plan_staging(tables, cursor)
+    return Layout(tables, system_pages, cursor.word * 8, schema, staging)
 
 
 def of_app(app: App, capacities: Mapping[str, int] | None = None) -> Layout:
@@ -318,6 +339,18 @@ def _plan_table(spec: TableSpec, descriptor: int, cursor: _Cursor) -> TableLayou
     )
 
 
+def _plan_staging(
+    tables: Sequence[TableLayout], cursor: _Cursor
+) -> tuple[StagingRange, StagingRange]:
+    """As much as the largest table holds: one import at a time can be under way."""
+    rows = max((table.capacity * table.spec.words for table in tables), default=0)
+    blob = max((table.heap_words for table in tables), default=0)
+    return (
+        StagingRange(at.STAGING, cursor.take(rows), rows),
+        StagingRange(at.STAGING_BLOB, cursor.take(blob), blob),
+    )
+
+
 def table_growth(table: TableLayout, rows: int) -> int:
     """How many rows a table that has memory for `rows` should have next."""
     step = rows if rows < ROWS_SMALL else min(rows // 4 // ROWS_FIRST * ROWS_FIRST, ROWS_STEP_MAX)
@@ -363,6 +396,19 @@ def index_extents(index: IndexLayout, old_nodes: int, new_nodes: int) -> list[Ex
     old = _words_pages(old_nodes * at.NODE_WORDS)
     new = _words_pages(new_nodes * at.NODE_WORDS)
     page = index.nodes // PAGE_WORDS
+    return [Extent(page + old, page + new)] if new > old else []
+
+
+def staging_growth(staging: StagingRange, words: int) -> int:
+    """How many words a staging range that has memory for `words` should have next."""
+    more = max(STAGING_WORDS_FIRST, words + min(words, STAGING_WORDS_STEP_MAX))
+    return min(staging.words, more)
+
+
+def staging_extents(staging: StagingRange, old_words: int, new_words: int) -> list[Extent]:
+    """The pages that words `old_words` to `new_words` of it add."""
+    old, new = _words_pages(old_words), _words_pages(new_words)
+    page = staging.start // PAGE_WORDS
     return [Extent(page + old, page + new)] if new > old else []
 
 

@@ -161,6 +161,14 @@ class TableView:
         """Live rows as numpy arrays, those alone whose columns equal the given values."""
         return select(self, equals)
 
+    def arrow(self) -> Any:
+        """A pyarrow.Table of all rows, in slot order."""
+        return self.columns().arrow()
+
+    def df(self) -> Any:
+        """A pandas.DataFrame of all rows, in slot order."""
+        return self.columns().df()
+
     def _make_get_or_insert(self) -> Callable[..., Row]:
         names = [column.name for column in self.layout.spec.keys]
         find, row_class, key_of, insert = self.find, self.row, itemgetter(*names), self.insert

@@ -243,7 +243,7 @@ HEAP_DAMAGE: dict[int, list[Callable[[StoreRegion], object]]] = {
     ],
     verify_heap.HEAP_REFERENCE: [
         lambda r: put(r, reference(r, 1), 2 << at.REFERENCE_BITS | 20),
-        lambda r: put(r, reference(r, 0), 25),
+        lambda r: put(r, reference(r, 0), 32),
         lambda r: put(r, reference(r, 1), 30 << at.REFERENCE_BITS | 20),
         lambda r: put(r, reference(r, 1), 1 << 60 | 20),
         lambda r: put(r, reference(r, 1), -1 << at.REFERENCE_BITS | 20),
