@@ -101,6 +101,30 @@ def agrees(words: Words, entry: int, key: int, count: int) -> bool:
 
 
 @kernel
+def search(
+    words: Words, node: int, low: int, stride: int, key: int, count: int, equal: int
+) -> int:
+    """The number of the first entry of a node, from `low` on, that is not before the key.
+
+    Without branches on what it compares: which half a key is in can't be predicted, and a wrong
+    guess costs as much as all the comparisons of a step.
+    """
+    left = words[np.uint64(node + N_COUNT)] - low
+    at = node + N_ENTRIES + low * stride
+    first = at
+    while left > 0:
+        half = (left + 1) >> 1
+        middle = at + (half - 1) * stride
+        before = equal
+        for i in range(count - 1, -1, -1):
+            mine, other = words[np.uint64(middle + i)], words[np.uint64(key + i)]
+            before = np.int64(mine < other) | (np.int64(mine == other) & before)
+        at += -before & (half * stride)
+        left -= half
+    return low + (at - first) // stride
+
+
+@kernel
 def seek(words: Words, x: int, key: int, count: int, equal: int) -> int:
     """Descend to where `count` key words at `key` belong and leave the way in S_PATH.
 
@@ -121,13 +145,7 @@ def seek(words: Words, x: int, key: int, count: int, equal: int) -> int:
         low = 0 if level == 0 else 1
         if level == 0:
             stride -= 1
-        high = words[node + N_COUNT]
-        while low < high:
-            middle = (low + high) >> 1
-            if is_before(words, node + N_ENTRIES + middle * stride, key, count, equal):
-                low = middle + 1
-            else:
-                high = middle
+        low = search(words, node, low, stride, key, count, equal)
         words[path + 2 * level] = node
         if level == 0:
             words[path + 1] = low
