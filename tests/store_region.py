@@ -32,7 +32,11 @@ class IndexPlan:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A table of `values` value words; `interleaved` lays them out as rows and not as columns."""
+    """A table of `values` value words; `interleaved` lays them out as rows and not as columns.
+
+    `packs` are T_PACK's, all 0 when left out: packed words, and those that have one bit to tell
+    whether they are None, are columns of their own in any case.
+    """
 
     values: int
     keys: Sequence[int] = (0,)
@@ -41,6 +45,9 @@ class TablePlan:
     allocated: int | None = None
     interleaved: bool = False
     indexes: Sequence[IndexPlan] = ()
+    packs: Sequence[int] = ()
+    heap_words: int = 0
+    heap_allocated: int | None = None
 
 
 @dataclass
@@ -67,8 +74,32 @@ class StoreRegion:
         return int(self.words[self.words[x + at.X_STATE] + word])
 
     def value(self, t: int, row: int, value: int) -> int:
-        start = self.words[t + at.T_BASE + value]
-        return int(self.words[start + row * self.words[t + at.T_STRIDE + value]])
+        base, pack = int(self.words[t + at.T_BASE + value]), int(self.words[t + at.T_PACK + value])
+        rows_bits = pack & at.PACK_ROWS
+        if rows_bits == 0:
+            return int(self.words[base + row * self.words[t + at.T_STRIDE + value]])
+        memory = self.words[base : base + (row >> rows_bits) + 1].tobytes()
+        if rows_bits == 6:
+            return memory[row >> 3] >> (row & 7) & 1
+        size = 8 >> rows_bits
+        raw = memory[row * size : (row + 1) * size]
+        return int.from_bytes(raw, "little", signed=pack & at.PACK_SIGNED != 0)
+
+    def heap_state(self, t: int, word: int) -> int:
+        return int(self.words[self.words[t + at.T_HEAP_STATE] + word])
+
+    def blob(self, data: bytes) -> int:
+        """Put a value where the heap takes it from, after a mess; returns its length."""
+        start = self.scratch + at.S_BLOB
+        self.words[start : start + len(data) // 8 + 1] = GUARD
+        self.words[start:].view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        return len(data)
+
+    def heap_bytes(self, t: int, reference: int) -> bytes:
+        """The value that a reference leads to."""
+        start = int(self.words[t + at.T_HEAP]) + (reference >> at.REFERENCE_BITS)
+        length = reference & at.HEAP_VALUE_BYTES_MAX
+        return self.words[start : start + (length + 7) // 8].tobytes()[:length]
 
     def values(self, t: int, row: int) -> tuple[int, ...]:
         return tuple(self.value(t, row, v) for v in range(int(self.words[t + at.T_VALUES])))
@@ -102,6 +133,8 @@ def lay_out(*plans: TablePlan, undo_words: int = 1 << 16) -> StoreRegion:
     position = at.PAGE_WORDS * 2
     states = position
     position += at.STATE_WORDS * sum(1 + len(plan.indexes) for plan in plans)
+    heap_states = position
+    position += at.HEAP_STATE_WORDS * sum(bool(plan.heap_words) for plan in plans)
     tables: list[int] = []
     for _ in plans:
         tables.append(position)
@@ -119,6 +152,9 @@ def lay_out(*plans: TablePlan, undo_words: int = 1 << 16) -> StoreRegion:
     for plan, t in zip(plans, tables, strict=True):
         settings |= _describe_table(plan, t, states, take)
         states += at.STATE_WORDS
+        if plan.heap_words:
+            settings |= _describe_heap(plan, t, heap_states, take(plan.heap_words))
+            heap_states += at.HEAP_STATE_WORDS
         for i, index in enumerate(plan.indexes):
             x = t + at.T_INDEX + i * at.INDEX_WORDS
             settings |= _describe_index(index, x, t, states)
@@ -155,10 +191,26 @@ def _describe_table(plan: TablePlan, t: int, state: int, take) -> dict[int, int]
         settings[t + at.T_KEY_VALUE + i] = value
     block = take(plan.capacity * plan.values) if plan.interleaved else 0
     for value in range(plan.values):
-        base = block + value if plan.interleaved else take(plan.capacity)
+        pack = plan.packs[value] if plan.packs else 0
+        whole = [p & at.PACK_ROWS == 0 for p in (*plan.packs, 0, 0)[value : value + 2]]
+        together = plan.interleaved and (not plan.packs or all(whole))
+        rows_a_word = 1 << (pack & at.PACK_ROWS)
+        base = block + value if together else take(-(-plan.capacity // rows_a_word))
         settings[t + at.T_BASE + value] = base
-        settings[t + at.T_STRIDE + value] = plan.values if plan.interleaved else 1
+        settings[t + at.T_STRIDE + value] = plan.values if together else 1
+        settings[t + at.T_PACK + value] = pack
+    settings[t + at.T_HEAPS] = sum(pack & at.PACK_HEAP != 0 for pack in plan.packs)
     return settings
+
+
+def _describe_heap(plan: TablePlan, t: int, state: int, start: int) -> dict[int, int]:
+    allocated = plan.heap_words if plan.heap_allocated is None else plan.heap_allocated
+    return {
+        t + at.T_HEAP: start,
+        t + at.T_HEAP_WORDS: plan.heap_words,
+        t + at.T_HEAP_ALLOCATED: allocated,
+        t + at.T_HEAP_STATE: state,
+    }
 
 
 def _describe_index(index: IndexPlan, x: int, t: int, state: int) -> dict[int, int]:

@@ -16,6 +16,7 @@ class SyncStatistics:
 
     def __init__(self, now_ns: int) -> None:
         self.syncs = 0
+        self.pages = 0
         self.advances = 0
         self.pinned = 0
         self._began_ns = now_ns
@@ -32,6 +33,7 @@ class SyncStatistics:
 
     def sync(self, now_ns: int, pause_ns: int, record: SyncRecord, cost_ns: int) -> None:
         self.syncs += 1
+        self.pages += record.epoch_pages
         self._pauses_ns.append(pause_ns)
         self._pages.append(record.epoch_pages)
         self._precopied.append(record.precopied_pages)
@@ -40,6 +42,7 @@ class SyncStatistics:
     def summary(self, now_ns: int) -> dict[str, object]:
         return {
             "syncs": self.syncs,
+            "pages": self.pages,
             "advances": self.advances,
             "pinned": self.pinned,
             "pause_us": _percentiles(self._pauses_ns, 1000),

@@ -9,7 +9,7 @@ Importing this module compiles the kernels, or loads them from the cache.
 from __future__ import annotations
 
 from diptych.kernel import direct, ready
-from diptych.store import btree, hashing, rows, undo, verify
+from diptych.store import btree, bulk_writes, hashing, heap, heap_bulk, rows, undo, verify
 
 find = direct(hashing.find, 1)
 find1 = direct(hashing.find1, 2)
@@ -17,11 +17,21 @@ insert = direct(rows.insert, 1)
 assign = direct(rows.assign, 4)
 delete = direct(rows.delete, 2)
 update = direct(rows.update, 4)
+update_words = direct(rows.update_words, 4)
 next_row = direct(rows.next_row, 2)
 open_cursor = direct(btree.open_cursor, 5)
 advance = direct(btree.advance, 1)
 first = direct(btree.first, 3)
 mark = direct(undo.mark, 0)
 rollback = direct(undo.rollback, 1)
+heap_store = direct(heap.store, 2)
+heap_release = direct(heap.release, 2)
+heap_assign = direct(heap.assign, 4)
 gather = ready(rows.gather, "(int64[::1], int64, int64[::1])")
 check = ready(verify.check, "(int64[::1], int64)")
+heap_compact = ready(heap_bulk.compact, "(int64[::1], int64)")
+heap_measure = ready(heap_bulk.measure, "(int64[::1], int64, int64, int64[::1], int64[::1])")
+heap_gather = ready(
+    heap_bulk.gather, "(int64[::1], int64, int64, int64[::1], int64[::1], uint8[::1])"
+)
+write_rows = ready(bulk_writes.write_rows, "(int64[::1], int64, int64, int64[::1], int64[::1])")

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.errors import did_you_mean
+from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
+from diptych.store.storage import items, valid_rows, value_words
 from diptych.store.values import Codec
 from diptych.store.views import Space
-
-_DTYPES = {"int": "<i8", "float": "<f8"}
 
 
 class Selection:
@@ -44,12 +44,7 @@ class Selection:
         if column is None:
             known = did_you_mean(name, self._layout.spec.by_name)
             raise AttributeError(f"table {self._layout.spec.name!r} has no column {name!r}{known}")
-        array = _column(self._space, self._layout, name)
-        chosen = array[: self._count] if self._rows is None else array[self._rows]
-        if column.kind == "bool":
-            chosen = chosen != 0
-        chosen.flags.writeable = False  # a copy too: writing to one would change nothing
-        return chosen
+        return _column(self._space, self._layout, column, self._rows, self._count)
 
 
 def select(
@@ -68,15 +63,27 @@ def select(
             known = did_you_mean(name, codecs)
             raise AttributeError(f"table {layout.spec.name!r} has no column {name!r}{known}")
         column = codecs[name].column
-        for i, word in enumerate(codecs[name].encode(value)):
-            base = layout.bases[column.first_word] + i
-            stored = space.words[base : base + high * column.words : column.words]
+        for i, word in enumerate(codecs[name].encode_sought(value)):
+            stored = value_words(space, layout, column.first_word + i, high)
             rows = np.flatnonzero(stored == word) if rows is None else rows[stored[rows] == word]
     return Selection(space, layout, rows, count if rows is None else len(rows))
 
 
-def _column(space: Space, layout: TableLayout, name: str) -> npt.NDArray[Any]:
-    column = layout.spec.by_name[name]
+def _column(
+    space: Space,
+    layout: TableLayout,
+    column: Column,
+    rows: npt.NDArray[np.int64] | None,
+    count: int,
+) -> npt.NDArray[Any]:
+    """Those rows of a column, all of the first `count` where `rows` is None; read-only."""
     high = int(space.words[layout.state + at.ROW_HIGH])
-    dtype = f"S{column.words * 8}" if column.kind == "text" else _DTYPES.get(column.kind, "<i8")
-    return space.column_array(layout.bases[column.first_word], high, column.words, dtype)
+    array = items(space, layout, column, high)
+    chosen = array[:count] if rows is None else array[rows]
+    chosen.flags.writeable = False  # a copy too: writing to one would change nothing
+    valid = valid_rows(space, layout, column, high)
+    if valid is None:
+        return chosen
+    mask = ~valid[:count] if rows is None else ~valid[rows]
+    masked: npt.NDArray[Any] = np.ma.MaskedArray(chosen, mask, copy=False)
+    return masked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diptych.errors import CorruptionError, TableFull
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
@@ -37,6 +39,17 @@ class ReadOnly(TypeError):
 
 class RangeLost(RuntimeError):
     """More ranges were open at once than there are cursors for."""
+
+
+def stale(table: str) -> StaleRow:
+    """For a row object that is not a row any more."""
+    return StaleRow(f"this row of {table} was deleted, or its transaction has ended")
+
+
+def not_found(table: str, key: Any) -> Rejected:
+    """The rejection for a key that no row has."""
+    shown = list(key) if isinstance(key, tuple) else key
+    return Rejected("not_found", table=table, key=shown)
 
 
 def fault(code: int, descriptor: int, table: TableLayout) -> BaseException:

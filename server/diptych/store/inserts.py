@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from diptych.schema import MISSING, Column
 from diptych.store import calls
 from diptych.store import words as at
-from diptych.store.faults import fault
-from diptych.store.rowtypes import Row, not_found
+from diptych.store.faults import fault, not_found
+from diptych.store.rowtypes import Row
+from diptych.store.values import Codec
 from diptych_client.errors import Rejected
 
 if TYPE_CHECKING:
@@ -46,17 +47,18 @@ def make_insert(view: TableView) -> Callable[..., Row]:
         names[f"_default_{name}"] = default
         parameters.append(name if default is MISSING else f"{name}=_default_{name}")
         codec = view.codecs[name]
-        if column.kind == "int" and not codec.members:
-            values.append(name)  # struct itself refuses what is no int of 64 bits
-        else:
-            names[f"_word_{name}"] = codec.padded if column.words > 1 else codec.word
-            names[f"_known_{name}"] = codec.known
-            seen = "" if column.words > 1 else f"_known_{name}.get({name}) or "
-            values.append(f"{seen}_word_{name}({name})")
+        names[f"_word_{name}"] = codec.padded if column.words > 1 else codec.word
+        names[f"_known_{name}"] = codec.known
+        value = _value_source(column, codec)
+        if column.optional:
+            nothing = "b''" if column.words > 1 else "0"
+            value = f"{nothing} if {name} is None else {value}, {name} is not None"
+        values.append(value)
         if column.reference:
             names[f"_find_{name}"] = view.tables[column.reference].find
+            given = f"{name} is not None and " if column.optional else ""
             checks.append(
-                f"    if _find_{name}({name}) < 0:\n"
+                f"    if {given}_find_{name}({name}) < 0:\n"
                 f"        raise _not_found({column.reference!r}, {name})\n"
             )
     everything = "".join(f"{column.name}, " for column in columns)
@@ -79,7 +81,22 @@ def make_insert(view: TableView) -> Callable[..., Row]:
 
 
 def _struct_code(column: Column) -> str:
-    return f"{column.words * 8}s" if column.words > 1 else "q"
+    code = f"{column.words * 8}s" if column.words > 1 else "q"
+    return code + "q" * column.optional
+
+
+def _value_source(column: Column, codec: Codec) -> str:
+    """An expression for what `struct` packs of a value that is not None."""
+    name = column.name
+    if codec.is_word and codec.is_whole:
+        return name  # struct itself refuses what is no int of 64 bits
+    if codec.is_word:
+        fits = f"type({name}) is int and {column.low} <= {name} <= {column.high}"
+        return f"({name} if {fits} else _word_{name}({name}))"
+    if column.kind == "bool":
+        return f"(1 if {name} is True else _word_{name}({name}))"
+    seen = "" if codec.known is None else f"_known_{name}.get({name}) or "
+    return f"({seen}_word_{name}({name}))"
 
 
 def _diagnoser(view: TableView) -> Callable[[tuple[Any, ...]], BaseException]:

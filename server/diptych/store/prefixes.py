@@ -25,30 +25,20 @@ def prefix_writer(space: Space, codecs: Sequence[Codec], first: int = 0) -> Writ
 
     def refuse(values: Sequence[Any]) -> None:
         for codec, value in zip(codecs, values, strict=False):
-            codec.encode(value)  # raises for the one that no word can hold
+            codec.encode_sought(value)  # raises for the one that no word can hold
 
     known: dict[str, Any] = {"arguments": space.arguments, "refuse": refuse}
     lines = ["def write(values):", "  try:", "    count = len(values)"]
     position = first
     for i, codec in enumerate(codecs):
-        known[f"word_{i}"], known[f"known_{i}"] = codec.word, codec.known
-        known[f"encode_{i}"] = codec.encode
+        known[f"word_{i}"], known[f"known_{i}"] = codec.sought, codec.known
+        known[f"encode_{i}"] = codec.encode_sought
         lines += [f"    if count == {i}:", f"        return {position - first}"]
         lines.append(f"    value = values[{i}]")
-        if codec.column.words > 1:
-            lines += [
-                f"    for at, word in enumerate(encode_{i}(value), {position}):",
-                "        arguments[at] = word",
-            ]
-        elif codec.known is None:
-            lines += [
-                f"    arguments[{position}] = value if type(value) is int else word_{i}(value)",
-            ]
-        else:
-            lines += [
-                f"    arguments[{position}] = known_{i}.get(value) or word_{i}(value)",
-            ]
-        position += codec.column.words
+        lines += _optional_lines(codec, position) if codec.column.optional else []
+        indent = "        " if codec.column.optional else "    "
+        lines += [indent + line for line in _value_lines(codec, i, position)]
+        position += codec.column.all_words
     lines += [
         f"    return {position - first}",
         "  except (TypeError, ValueError):",
@@ -59,3 +49,28 @@ def prefix_writer(space: Space, codecs: Sequence[Codec], first: int = 0) -> Writ
     exec(compile("\n".join(lines), f"<prefix {names}>", "exec"), known)
     write: Write = known["write"]
     return write
+
+
+def _optional_lines(codec: Codec, position: int) -> list[str]:
+    """None: the word that tells it, which comes first in an index, and zeros; else what follows."""
+    zeros = range(position, position + codec.column.all_words)
+    return [
+        "    if value is None:",
+        f"        {' = '.join(f'arguments[{at}]' for at in zeros)} = 0",
+        "    else:",
+        f"        arguments[{position}] = 1",
+    ]
+
+
+def _value_lines(codec: Codec, i: int, position: int) -> list[str]:
+    """Writes the words of a value that is not None."""
+    position += codec.column.optional
+    if codec.column.words > 1:
+        words = range(position, position + codec.column.words)
+        targets = ", ".join(f"arguments[{at}]" for at in words)
+        rest = ", _" if codec.column.optional else ""
+        return [f"{targets}{rest} = encode_{i}(value)"]
+    if codec.is_word:
+        return [f"arguments[{position}] = value if type(value) is int else word_{i}(value)"]
+    seen = "" if codec.known is None else f"known_{i}.get(value) or "
+    return [f"arguments[{position}] = {seen}word_{i}(value)"]

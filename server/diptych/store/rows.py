@@ -3,10 +3,8 @@
 Each call is atomic by itself: when it returns a negative number it has undone what it did, and
 the region is what it was. `S_FAULT` then names the table or index that refused.
 
-A slot is live (-1 in the live column) or free, which means zero in every column and on one of two
-lists: `FREE`, whose slots may be used again, and `PENDING`, whose slots were freed by transaction
-PENDING_SEQUENCE and wait for it to end, so that a row held by a handler never turns into another
-one. The pending list joins the free list when a later transaction first inserts or deletes.
+Which slots hold rows is `slots`' business. A value in the heap is given as its reference, which
+`insert` takes over and `delete` frees; to change one is `heap`'s.
 
 Types, defaults, references and the handler's view of a row belong to the layers above.
 """
@@ -21,29 +19,24 @@ from diptych.memory.layout import Words
 from diptych.store.btree import add, remove
 from diptych.store.fields import get_value, put_value
 from diptych.store.hashing import find_at, link, unlink
+from diptych.store.heap import release_row
+from diptych.store.slots import LIVE, is_live, release_pending, release_slot, take_slot
 from diptych.store.undo import mark, put, rollback, save
 from diptych.store.words import (
     AUTO_LAST,
     DUPLICATE_KEY,
-    FREE,
-    GROW_TABLE,
     INDEX_WORDS,
     NOT_FOUND,
     NOT_LIVE,
-    PENDING,
-    PENDING_LAST,
-    PENDING_SEQUENCE,
-    ROW_COUNT,
     ROW_HIGH,
     S_ARGUMENT,
     S_FAULT,
     S_KEY,
+    S_WORD,
     SCRATCH,
-    SEQUENCE,
     STATE_WORDS,
-    T_ALLOCATED,
     T_AUTO,
-    T_CAPACITY,
+    T_HEAPS,
     T_INDEX,
     T_INDEXES,
     T_KEY_VALUE,
@@ -57,60 +50,7 @@ from diptych.store.words import (
     X_VALUE,
 )
 
-LIVE = -1
 INT_MAX = (1 << 63) - 1
-
-
-@kernel
-def is_live(words: Words, t: int, row: int) -> bool:
-    """Whether `row`, any number, is a live row of the table."""
-    if row < 0 or row >= words[words[t + T_STATE] + ROW_HIGH]:
-        return False
-    live: bool = words[words[t + T_LIVE] + row] == LIVE
-    return live
-
-
-@kernel
-def release_pending(words: Words, t: int) -> bool:
-    """Make slots that an earlier transaction freed usable again; the state block is saved
-    already.
-    """
-    state = words[t + T_STATE]
-    if words[state + PENDING] == 0 or words[state + PENDING_SEQUENCE] == words[SEQUENCE]:
-        return True
-    last = words[t + T_LIVE] + words[state + PENDING_LAST] - 1
-    if not put(words, last, words[state + FREE]):
-        return False
-    words[state + FREE] = words[state + PENDING]
-    words[state + PENDING] = 0
-    words[state + PENDING_LAST] = 0
-    words[state + PENDING_SEQUENCE] = 0
-    return True
-
-
-@kernel
-def take_slot(words: Words, t: int) -> int:
-    """A slot for a new row, marked live and counted, or a negative code; the state block is
-    saved.
-    """
-    if not release_pending(words, t):
-        return UNDO_FULL
-    state = words[t + T_STATE]
-    live = words[t + T_LIVE]
-    row = words[state + FREE] - 1
-    if row >= 0:
-        words[state + FREE] = words[live + row]
-    else:
-        row = words[state + ROW_HIGH]
-        if row >= words[t + T_ALLOCATED] or row >= words[t + T_CAPACITY]:
-            words[words[SCRATCH] + S_FAULT] = t
-            return TABLE_FULL if row >= words[t + T_CAPACITY] else GROW_TABLE
-        words[state + ROW_HIGH] = row + 1
-    if not put(words, live + row, LIVE):
-        return UNDO_FULL
-    words[state + ROW_COUNT] += 1
-    taken: int = row
-    return taken
 
 
 @kernel
@@ -206,14 +146,7 @@ def free_slot(words: Words, t: int, row: int) -> bool:
     for value in range(words[t + T_VALUES]):
         if get_value(words, t, value, row) != 0 and not put_value(words, t, value, row, 0):
             return False
-    if not put(words, words[t + T_LIVE] + row, words[state + PENDING]):
-        return False
-    if words[state + PENDING] == 0:
-        words[state + PENDING_LAST] = row + 1
-        words[state + PENDING_SEQUENCE] = words[SEQUENCE]
-    words[state + PENDING] = row + 1
-    words[state + ROW_COUNT] -= 1
-    return True
+    return release_slot(words, t, row)
 
 
 @kernel
@@ -228,6 +161,8 @@ def delete(words: Words, t: int, row: int) -> int:
     while x < last and failed == 0:
         failed = remove(words, x, row)
         x += INDEX_WORDS
+    if failed == 0 and words[t + T_HEAPS] != 0:
+        failed = release_row(words, t, row)
     if failed == 0 and not free_slot(words, t, row):
         failed = UNDO_FULL
     if failed < 0:
@@ -236,13 +171,62 @@ def delete(words: Words, t: int, row: int) -> int:
 
 
 @kernel
-def has_value(words: Words, x: int, value: int) -> bool:
-    """Whether an index's key holds a value word."""
+def holds(words: Words, x: int, value: int, count: int) -> bool:
+    """Whether an index's key holds one of `count` value words from number `value` on."""
     keys = words[x + X_KEYS]
     i = 0
-    while i < keys and words[x + X_VALUE + i] != value:
+    while i < keys and not value <= words[x + X_VALUE + i] < value + count:
         i += 1
     return bool(i < keys)
+
+
+@kernel
+def is_indexed(words: Words, t: int, value: int, count: int) -> bool:
+    """Whether any ordered index of the table holds one of `count` value words."""
+    x = t + T_INDEX
+    last = x + words[t + T_INDEXES] * INDEX_WORDS
+    while x < last and not holds(words, x, value, count):
+        x += INDEX_WORDS
+    return bool(x < last)
+
+
+@kernel
+def put_values(words: Words, t: int, row: int, value: int, count: int, new: int) -> bool:
+    """Set `count` value words to those from word `new` on, where they differ; False: undo full."""
+    for i in range(count):
+        word = words[new + i]
+        changes = get_value(words, t, value + i, row) != word
+        if changes and not put_value(words, t, value + i, row, word):
+            return False
+    return True
+
+
+@kernel
+def update_at(words: Words, t: int, row: int, value: int, count: int, new: int) -> int:
+    """`update_words` with the new words at `new`; the row is live."""
+    same = 0
+    while same < count and get_value(words, t, value + same, row) == words[new + same]:
+        same += 1
+    if same == count:
+        return 0
+    start = mark(words)
+    failed = 0
+    x = t + T_INDEX
+    last = x + words[t + T_INDEXES] * INDEX_WORDS
+    while x < last and failed == 0:
+        if holds(words, x, value, count):
+            failed = remove(words, x, row)
+        x += INDEX_WORDS
+    if failed == 0 and not put_values(words, t, row, value, count, new):
+        failed = UNDO_FULL
+    x = t + T_INDEX
+    while x < last and failed == 0:
+        if holds(words, x, value, count):
+            failed = add(words, x, row)
+        x += INDEX_WORDS
+    if failed < 0:
+        rollback(words, start)
+    return failed
 
 
 @kernel
@@ -252,26 +236,21 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     """
     if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
         return NOT_LIVE
-    if get_value(words, t, value, row) == word:
-        return 0
-    start = mark(words)
-    failed = 0
-    x = t + T_INDEX
-    last = x + words[t + T_INDEXES] * INDEX_WORDS
-    while x < last and failed == 0:
-        if has_value(words, x, value):
-            failed = remove(words, x, row)
-        x += INDEX_WORDS
-    if failed == 0 and not put_value(words, t, value, row, word):
-        failed = UNDO_FULL
-    x = t + T_INDEX
-    while x < last and failed == 0:
-        if has_value(words, x, value):
-            failed = add(words, x, row)
-        x += INDEX_WORDS
-    if failed < 0:
-        rollback(words, start)
-    return failed
+    new = words[SCRATCH] + S_WORD
+    words[new] = word
+    return update_at(words, t, row, value, 1, new)
+
+
+@kernel
+def update_words(words: Words, t: int, row: int, value: int, count: int) -> int:
+    """Set `count` value words, from number `value` on, to those in S_ARGUMENT, in one step: what a
+    unique index refuses is the row as it will be, and no state in between. 0 or a code.
+    """
+    if not is_live(words, t, row) or value < 0 or count < 0:
+        return NOT_LIVE
+    if count > words[t + T_VALUES] - value:
+        return NOT_LIVE
+    return update_at(words, t, row, value, count, words[SCRATCH] + S_ARGUMENT)
 
 
 @kernel

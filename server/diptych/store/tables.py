@@ -16,11 +16,11 @@ from diptych.schema import MISSING
 from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.columns import Selection, select
-from diptych.store.faults import ReadOnly, StaleRow, fault
+from diptych.store.faults import ReadOnly, StaleRow, fault, not_found
 from diptych.store.inserts import make_insert
 from diptych.store.layout import IndexLayout, TableLayout
 from diptych.store.prefixes import prefix_writer
-from diptych.store.rowtypes import Row, not_found, row_type
+from diptych.store.rowtypes import Row, row_type
 from diptych.store.values import Codec
 from diptych.store.views import Space
 
@@ -104,7 +104,8 @@ class TableView:
         self.layout = layout
         self.space = space
         self.codecs = {c.name: Codec(layout.spec.name, c) for c in layout.spec.columns}
-        self.row = row_type(space, layout, self.codecs)
+        finds = {name: table.find for name, table in tables.items()}
+        self.row = row_type(space, layout, self.codecs, finds)
         self._state = space.word_view(layout.state, at.STATE_WORDS)
         self.find = _make_find(self)
         self.get = self._make_get()
@@ -198,8 +199,8 @@ def _make_find(view: TableView) -> Callable[[Any], int]:
     words, descriptor = view.space.words, view.layout.descriptor
     keys = view.layout.spec.keys
     codecs = [view.codecs[column.name] for column in keys]
-    if len(keys) == 1 and codecs[0].known is None:
-        find1, to_word = calls.find1, codecs[0].word
+    if len(keys) == 1 and codecs[0].is_word:
+        find1, to_word = calls.find1, codecs[0].sought
 
         def find_int(key: Any) -> int:
             try:

@@ -1,4 +1,4 @@
-"""Is a table what it claims to be? Counters, lists, hash chains and indexes against its rows.
+"""Is a table what it claims to be? Counters, lists, hash, indexes and heap against its rows.
 
 `check` reads all memory that a table has and changes none of it; a byte a row and a node is its
 only allocation. It stops at the first thing that is wrong and returns a number for it, which
@@ -20,6 +20,10 @@ from diptych.store.descent import agrees, entry_of, is_before
 from diptych.store.fields import get_value
 from diptych.store.hashing import bucket_of, find_at, hash_row
 from diptych.store.nodes import ENTRY_SPACE
+from diptych.store.slots import LIVE
+from diptych.store.spans import is_zero
+from diptych.store.verify_heap import EXPLANATIONS as HEAP_EXPLANATIONS
+from diptych.store.verify_heap import check_heap
 from diptych.store.words import (
     AUTO_LAST,
     BUCKET_COUNT,
@@ -34,6 +38,7 @@ from diptych.store.words import (
     NODE_FREE,
     NODE_HIGH,
     NODE_WORDS,
+    PACK_ROWS,
     PENDING,
     PENDING_LAST,
     ROOT,
@@ -43,13 +48,17 @@ from diptych.store.words import (
     SCRATCH,
     T_ALLOCATED,
     T_AUTO,
+    T_BASE,
     T_BUCKETS,
     T_CAPACITY,
+    T_HEAPS,
     T_INDEX,
     T_INDEXES,
     T_LIVE,
     T_NEXT,
+    T_PACK,
     T_STATE,
+    T_STRIDE,
     T_VALUES,
     X_KEYS,
     X_NODES,
@@ -62,8 +71,8 @@ from diptych.store.words import (
 
 Marks = npt.NDArray[np.uint8]
 
-LIVE = -1
 BUCKETS_FIRST = 8
+VALID_PACK = 6  # a bit a row: only what tells values from None is packed like that
 
 COUNTERS = 1
 LIVE_COUNT = 2
@@ -75,6 +84,8 @@ CHAIN_PLACE = 7
 CHAIN_COUNT = 8
 SAME_KEY = 9
 AUTO_KEY = 10
+NONE_VALUE = 11
+# 12 to 16 are the heap's.
 # Codes of index number i are these plus INDEX_CODES * (i + 1).
 INDEX_CODES = 100
 TREE_COUNTERS = 51
@@ -99,6 +110,8 @@ EXPLANATIONS = {
     CHAIN_COUNT: "rows are missing from the hash",
     SAME_KEY: "two rows have the same key",
     AUTO_KEY: "a row has a key above the counter that gives out new ones",
+    NONE_VALUE: "a value that is None is not zero",
+    **HEAP_EXPLANATIONS,
     TREE_COUNTERS: "root, height or node counters contradict each other",
     TREE_NODE: "a node is out of range, used twice, empty, overfull, or not zero where unused",
     TREE_FILL: "two sibling nodes would fit in half a node",
@@ -122,15 +135,6 @@ def explain(code: int) -> str:
 
 
 @bulk_kernel
-def is_zero(words: Words, start: int, stop: int) -> bool:
-    """Whether all words of a span are 0."""
-    at = start
-    while at < stop and words[at] == 0:
-        at += 1
-    return at >= stop
-
-
-@bulk_kernel
 def check_list(words: Words, t: int, head: int, marks: Marks) -> int:
     """Walk a list of free slots and mark them: its last slot + 1, or -1 when it is broken."""
     live = words[t + T_LIVE]
@@ -144,6 +148,37 @@ def check_list(words: Words, t: int, head: int, marks: Marks) -> int:
         last = link
         link = words[live + link - 1]
     return last
+
+
+@bulk_kernel
+def check_none(words: Words, t: int, valid: int) -> int:
+    """The values of which value word `valid` tells whether they are None: zero where they are."""
+    live = words[t + T_LIVE]
+    # A column's words lie next to each other, so from row to row there are as many as it has.
+    packed = words[t + T_PACK + valid - 1] & PACK_ROWS != 0
+    count = 1 if packed else words[t + T_STRIDE + valid - 1]
+    for row in range(words[words[t + T_STATE] + ROW_HIGH]):
+        if words[live + row] == LIVE and get_value(words, t, valid, row) == 0:
+            for value in range(valid - count, valid):
+                if get_value(words, t, value, row) != 0:
+                    return NONE_VALUE
+    return 0
+
+
+@bulk_kernel
+def check_packs(words: Words, t: int) -> int:
+    """Columns whose rows share words: None, and the rest of a word behind the last row."""
+    allocated = words[t + T_ALLOCATED]
+    for value in range(words[t + T_VALUES]):
+        rows_bits = words[t + T_PACK + value] & PACK_ROWS
+        beside = allocated & ((1 << rows_bits) - 1)
+        if beside != 0:
+            last = words[words[t + T_BASE + value] + (allocated >> rows_bits)]
+            if last >> (beside << (6 - rows_bits)) != 0:
+                return NOT_ZERO
+        if rows_bits == VALID_PACK and check_none(words, t, value) != 0:
+            return NONE_VALUE
+    return 0
 
 
 @bulk_kernel
@@ -365,6 +400,10 @@ def check_index(words: Words, x: int) -> int:
 def check(words: Words, t: int) -> int:
     """0 when the table is sound, else the number of the first thing found wrong (see `explain`)."""
     code = check_slots(words, t)
+    if code == 0:
+        code = check_packs(words, t)
+    if code == 0 and words[t + T_HEAPS] != 0:
+        code = check_heap(words, t)
     if code == 0:
         code = check_hash(words, t)
     for i in range(words[t + T_INDEXES]):

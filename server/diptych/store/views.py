@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,6 @@ class Space:
         self.words: npt.NDArray[np.int64] = self.region.words
         self.bytes = self.region.buffer
         self.ints = self.bytes.cast("q")
-        self.floats = self.bytes.cast("d")
         self.scratch_bytes = self.region.scratch
         self.scratch = self.scratch_bytes.cast("q")
         self.arguments = self.scratch[at.S_ARGUMENT : at.S_ARGUMENT + at.VALUES_MAX]
@@ -77,10 +75,10 @@ class Space:
     def word_view(self, start: int, count: int) -> memoryview[int]:
         return self.ints[start : start + count]
 
-    def float_view(self, start: int, count: int) -> memoryview[float]:
-        return self.floats[start : start + count]
+    def byte_view(self, start: int, size_bytes: int) -> memoryview[int]:
+        """Bytes from word `start` on."""
+        return self.bytes[start * 8 : start * 8 + size_bytes]
 
-    def column_array(self, start: int, rows: int, words: int, dtype: Any) -> npt.NDArray[Any]:
-        """Rows 0 to `rows` of a column as an array that derives from `root`."""
-        raw = self.root[start * 8 : (start + rows * words) * 8]
-        return raw.view(dtype)
+    def bytes_array(self, start: int, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """Bytes from word `start` on, as an array that derives from `root`."""
+        return self.root[start * 8 : start * 8 + size_bytes]

@@ -86,6 +86,8 @@ HEAP_STATE_WORDS = 64
 H_TOP = 0  # words ever used
 H_USED = 1  # words in blocks that hold values
 H_FREE = 2  # words in free blocks
+H_COUNTERS = 3  # how many of these there are
+H_COMPACTED = 3  # 1 + number of the transaction for which the heap was last compacted
 H_LISTS = 8  # per size class: first free block + 1, whose first word links the next
 # A reference: word position of the block, from the heap's start, above the length in bytes. 0 is
 # the empty value, which has no block.
@@ -126,6 +128,8 @@ S_CURSOR_SERIAL = 2  # cursors ever opened
 S_FAULT = (
     3  # position of the descriptor a kernel failed at (which table or index must grow, or refused)
 )
+S_HEAP_WORDS = 4  # with GROW_HEAP: how many words the heap needs at the least
+S_WORD = 5  # the word that an update is about to write
 S_KEY = 16  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
 S_PATH = 32  # a descent, from the leaf up: HEIGHT_MAX pairs of node's position and entry number
 S_ARGUMENT = 64  # up to VALUES_MAX words: a row's values, or a key

@@ -24,10 +24,12 @@ def ranges(layout: Layout) -> list[tuple[int, int]]:
     """First word and end of everything that has a place of its own, at full capacity."""
     found = [(PAGE_WORDS, layout.system_pages * PAGE_WORDS)]
     for table in layout.tables:
-        for start, row_words in table.ranges:
-            found.append((start, start + table.capacity * row_words))
+        for each in table.ranges:
+            found.append((each.start, each.start + each.pages(table.capacity) * PAGE_WORDS))
         for index in table.indexes:
             found.append((index.nodes, index.nodes + index.nodes_max * at.NODE_WORDS))
+        if table.heap_words:
+            found.append((table.heap, table.heap + table.heap_words))
     return sorted(found)
 
 
@@ -50,7 +52,8 @@ def test_states_and_descriptors_are_in_the_system_pages() -> None:
     assert len(set(states)) == len(states)
     assert min(states) == 2 * PAGE_WORDS
     assert max(states) + at.STATE_WORDS <= min(descriptors)
-    assert descriptors == [min(descriptors) + PAGE_WORDS * i for i in range(len(descriptors))]
+    step = PAGE_WORDS * at.DESCRIPTOR_PAGES
+    assert descriptors == [min(descriptors) + step * i for i in range(len(descriptors))]
     assert layout.system == Extent(1, layout.system_pages)
 
 
@@ -114,9 +117,9 @@ def test_each_page_is_added_once() -> None:
             assert not pages & seen
             seen |= pages
         rows = more
-        for start, row_words in table.ranges:
-            last = (start + rows * row_words - 1) // PAGE_WORDS
-            assert {start // PAGE_WORDS, last} <= seen
+        for each in table.ranges:
+            first = each.start // PAGE_WORDS
+            assert {first, first + each.pages(rows) - 1} <= seen
     assert layouts.table_extents(table, rows, rows) == []
     index = table.indexes[0]
     page = index.nodes // PAGE_WORDS
@@ -133,7 +136,7 @@ def test_extents_tell_what_has_memory() -> None:
     words[table.descriptor + at.T_ALLOCATED] = 600
     words[table.indexes[0].descriptor + at.X_NODES_ALLOCATED] = 4
     pages = sum(extent.page_count for extent in layout.extents(words)) - layout.system.page_count
-    assert pages == sum(-(-600 * row_words // 512) for _, row_words in table.ranges) + 1
+    assert pages == sum(each.pages(600) for each in table.ranges) + 1
 
 
 def specs(size_bytes: int = 8) -> list[TableSpec]:

@@ -128,7 +128,7 @@ def test_a_deleted_row_is_stale(db: Any) -> None:
     row = db.person.insert(code="a", name="b")
     other = db.person[row.id]
     db.person.delete(row)
-    assert repr(row) == "<person: deleted>"
+    assert repr(row) == "<person: not a row any more>"
     for column in ("id", "code", "name", "grade", "weight", "visits"):
         with pytest.raises(StaleRow, match="was deleted"):
             getattr(row, column)

@@ -26,8 +26,7 @@ from diptych.store.compiled.shapes import Answer, words_count, write_answer
 from diptych.store.compiled.types import Refused
 from diptych.store.compiled.values import spoken
 from diptych.store.database import Database
-from diptych.store.faults import fault
-from diptych.store.rowtypes import not_found
+from diptych.store.faults import fault, not_found
 from diptych.store.tables import TableView
 from diptych_client.errors import Rejected
 

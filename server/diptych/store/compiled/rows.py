@@ -18,7 +18,7 @@ from diptych.store import words as at
 from diptych.store.compiled.native import call_kernel, leave_if, leave_if_negative, load
 from diptych.store.compiled.types import I64, Refused, RowType, TableType, column_type
 from diptych.store.compiled.values import from_words, to_words
-from diptych.store.rows import LIVE
+from diptych.store.slots import LIVE
 
 
 def make_row(context: Any, builder: Any, kind: RowType, base: Any, row: Any) -> Any:
