@@ -27,6 +27,7 @@ from diptych.store.nodes import (
     take_node,
 )
 from diptych.store.undo import mark, rollback, save
+from diptych.store.ways import take_way
 from diptych.store.words import (
     C_HIGH,
     C_HIGH_COUNT,
@@ -90,24 +91,38 @@ def nodes_for(rows: int, keys: int) -> int:
 
 @kernel
 def is_taken(words: Words, x: int, key: int) -> bool:
-    """Whether an entry agrees with the key in S_KEY on all key words; None agrees with nothing."""
+    """Whether an entry agrees with the one in S_KEY on all key words; None agrees with nothing.
+
+    It would be next to where the path leads. Where that is not in the same leaf, look for it.
+    """
     keys = words[x + X_KEYS]
     for i in range(keys):
         if words[x + X_TEXT + i] == ORDER_VALID and words[key + i] == 0:
             return False
+    if words[words[x + X_STATE] + ROOT] == 0:
+        return False
+    leaf = words[words[SCRATCH] + S_PATH]
+    position = words[words[SCRATCH] + S_PATH + 1]
+    if 0 < position < words[leaf + N_COUNT]:
+        after = leaf + N_ENTRIES + position * (keys + 1)
+        return agrees(words, after, key, keys) or agrees(words, after - keys - 1, key, keys)
     entry = first_entry(words, x, key, keys, 0, 0)
-    return entry >= 0 and agrees(words, entry, key, keys)
+    taken = entry >= 0 and agrees(words, entry, key, keys)
+    seek(words, x, key, keys + 1, 1)
+    return taken
 
 
 @kernel
 def plant(words: Words, x: int) -> int:
-    """Make an empty leaf the root; 0 or a negative code."""
+    """Make an empty leaf the root, and the path lead there; 0 or a negative code."""
     state = words[x + X_STATE]
     node = take_node(words, x)
     if node < 0:
         return node
     words[state + ROOT] = node + 1
     words[state + HEIGHT] = 1
+    words[words[SCRATCH] + S_PATH] = words[x + X_NODES] + node * NODE_WORDS
+    words[words[SCRATCH] + S_PATH + 1] = 0
     return 0
 
 
@@ -203,9 +218,23 @@ def enter(words: Words, x: int, position: int) -> int:
 @kernel
 def add(words: Words, x: int, row: int) -> int:
     """Enter a row that is not in the index yet; 0, NOT_UNIQUE, or another negative code."""
+    key = entry_of(words, x, row)
+    if words[words[x + X_STATE] + ROOT] != 0:
+        seek(words, x, key, words[x + X_KEYS] + 1, 1)
+    return add_here(words, x, key)
+
+
+@kernel
+def add_on_way(words: Words, x: int, number: int) -> int:
+    """`add` in index number `number` of the table, after `find_ways`."""
+    return add_here(words, x, take_way(words, x, number))
+
+
+@kernel
+def add_here(words: Words, x: int, key: int) -> int:
+    """Enter the entry in S_KEY, at `key`, whose way is in S_PATH; 0 or a negative code."""
     state = words[x + X_STATE]
     start = mark(words)
-    key = entry_of(words, x, row)
     if words[x + X_UNIQUE] != 0 and is_taken(words, x, key):
         words[words[SCRATCH] + S_FAULT] = x
         return NOT_UNIQUE
@@ -217,8 +246,7 @@ def add(words: Words, x: int, row: int) -> int:
     if words[state + ROOT] == 0:
         failed = plant(words, x)
     if failed == 0:
-        position = seek(words, x, key, words[x + X_KEYS] + 1, 1)
-        failed = enter(words, x, position)
+        failed = enter(words, x, words[words[SCRATCH] + S_PATH + 1])
     if failed < 0:
         rollback(words, start)
     return failed
@@ -336,14 +364,29 @@ def shrink(words: Words, x: int) -> int:
 @kernel
 def remove(words: Words, x: int, row: int) -> int:
     """Take a row out, while it still has its key; 0, NOT_FOUND, or UNDO_FULL."""
-    state = words[x + X_STATE]
-    if words[state + ROOT] == 0:
+    if words[words[x + X_STATE] + ROOT] == 0:
         return NOT_FOUND
-    start = mark(words)
     key = entry_of(words, x, row)
+    seek(words, x, key, words[x + X_KEYS] + 1, 1)
+    return remove_here(words, x, key)
+
+
+@kernel
+def remove_on_way(words: Words, x: int, number: int) -> int:
+    """`remove` from index number `number` of the table, after `find_ways`."""
+    if words[words[x + X_STATE] + ROOT] == 0:
+        return NOT_FOUND
+    return remove_here(words, x, take_way(words, x, number))
+
+
+@kernel
+def remove_here(words: Words, x: int, key: int) -> int:
+    """Take out the entry in S_KEY, at `key`, which the path leads to; 0, NOT_FOUND or UNDO_FULL."""
+    state = words[x + X_STATE]
+    start = mark(words)
     stride = words[x + X_KEYS] + 1
-    position = seek(words, x, key, stride, 1) - 1
     leaf = words[words[SCRATCH] + S_PATH]
+    position = words[words[SCRATCH] + S_PATH + 1] - 1
     if position < 0 or not agrees(words, leaf + N_ENTRIES + position * stride, key, stride):
         return NOT_FOUND
     if not save(words, state, STATE_CHANGED):
