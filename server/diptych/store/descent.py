@@ -120,14 +120,14 @@ def search(
     left = words[np.uint64(node + N_COUNT)] - inner
     first = node + N_ENTRIES
     # Keys that only grow belong behind the last entry: those are told at once.
-    if left > 0 and is_before(
-        words, first + left * stride + (inner - 1) * stride, key, count, equal
-    ):
-        return left
+    last = first + (left + inner - 1) * stride
+    if left > 0 and is_before(words, last, key, count, equal):
+        found: int = left
+        return found
     while left > 0:
         half = (left + 1) >> 1
         middle = first + (low + half - 1) * stride
-        before = equal
+        before = np.int64(equal)
         for i in range(count - 1, -1, -1):
             mine, other = words[np.uint64(middle + i)], words[np.uint64(key + i)]
             before = np.int64(mine < other) | (np.int64(mine == other) & before)
@@ -155,13 +155,18 @@ def prefetch_node(words: Words, node: int) -> int:
 
 @kernel
 def seek(words: Words, x: int, key: int, count: int, equal: int) -> int:
-    """Descend to where `count` key words at `key` belong and leave the way in S_PATH.
+    """`seek_path` with the path in S_PATH."""
+    return seek_path(words, x, words[SCRATCH] + S_PATH, key, count, equal)
+
+
+@kernel
+def seek_path(words: Words, x: int, path: int, key: int, count: int, equal: int) -> int:
+    """Descend to where `count` key words at `key` belong and leave the way there at `path`.
 
     The position in the leaf, also returned, is that of the first entry that is not before the
     key, in the sense of `is_before`; it is the leaf's count when that entry opens the next leaf.
     The tree is not empty.
     """
-    path = words[SCRATCH] + S_PATH
     state = words[x + X_STATE]
     level = words[state + HEIGHT] - 1
     entry_words = words[x + X_KEYS] + 1

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
-from diptych.store.btree import add, add_on_way, remove, remove_on_way
+from diptych.store.btree import add, add_on, remove, remove_on
 from diptych.store.fields import get_value, put_value
 from diptych.store.hashing import find_at, link, unlink
 from diptych.store.heap import release_row
 from diptych.store.slots import LIVE, is_live, release_pending, release_slot, take_slot
 from diptych.store.undo import mark, put, rollback, save
-from diptych.store.ways import find_ways
+from diptych.store.ways import find_ways, way_of
 from diptych.store.words import (
     AUTO_LAST,
     DUPLICATE_KEY,
@@ -108,7 +108,7 @@ def index_row(words: Words, t: int, row: int) -> int:
     find_ways(words, t, row)
     i = 0
     while i < indexes and failed == 0:
-        failed = add_on_way(words, t + T_INDEX + i * INDEX_WORDS, i)
+        failed = add_on(words, t + T_INDEX + i * INDEX_WORDS, way_of(words, i))
         i += 1
     return failed
 
@@ -163,7 +163,7 @@ def delete(words: Words, t: int, row: int) -> int:
     failed = unlink(words, t, row)
     i = 0
     while i < words[t + T_INDEXES] and failed == 0:
-        failed = remove_on_way(words, t + T_INDEX + i * INDEX_WORDS, i)
+        failed = remove_on(words, t + T_INDEX + i * INDEX_WORDS, way_of(words, i))
         i += 1
     if failed == 0 and words[t + T_HEAPS] != 0:
         failed = release_row(words, t, row)
