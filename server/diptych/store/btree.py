@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
-from diptych.store.descent import agrees, comparable, first_entry, is_before
+from diptych.store.descent import agrees, comparable, first_entry, is_before, prefetch_beside
 from diptych.store.nodes import (
     ENTRY_SPACE,
     free_node,
@@ -447,9 +447,11 @@ def advance(words: Words, serial: int) -> int:
     keys = words[x + X_KEYS]
     version = words[words[x + X_STATE] + VERSION]
     entry = NOT_FOUND
-    if words[block + C_STARTED] != 0 and words[block + C_VERSION] == version:
+    direction = 1 if words[block + C_REVERSE] == 0 else -1
+    undisturbed = words[block + C_STARTED] != 0 and words[block + C_VERSION] == version
+    if undisturbed:
         leaf = words[block + C_LEAF]
-        position = words[block + C_POSITION] + (1 if words[block + C_REVERSE] == 0 else -1)
+        position = words[block + C_POSITION] + direction
         if 0 <= position < words[leaf + N_COUNT]:
             entry = leaf + N_ENTRIES + position * (keys + 1)
             words[block + C_POSITION] = position
@@ -457,6 +459,9 @@ def advance(words: Words, serial: int) -> int:
         entry = resume(words, block)
         if entry < 0:
             return NOT_FOUND
+        if undisturbed:
+            # It has walked through a whole leaf, so it will probably want the one after this.
+            prefetch_beside(words, x, direction)
         words[block + C_LEAF] = words[words[SCRATCH] + S_PATH]
         words[block + C_POSITION] = words[words[SCRATCH] + S_PATH + 1]
         words[block + C_VERSION] = version

@@ -213,6 +213,18 @@ def step(words: Words, x: int, direction: int) -> int:
 
 
 @kernel
+def prefetch_beside(words: Words, x: int, direction: int) -> int:
+    """Ask for the leaf beside the path's own under the same parent, if there is one: returns 0."""
+    path = words[SCRATCH] + S_PATH
+    if words[words[x + X_STATE] + HEIGHT] > 1:
+        parent = words[path + 2]
+        position = words[path + 3] + direction
+        if 0 <= position < words[parent + N_COUNT]:
+            prefetch_node(words, child_of(words, x, parent, position))
+    return 0
+
+
+@kernel
 def entry_at(words: Words, x: int, position: int) -> int:
     """The position of the words of entry `position` of the path's leaf.
 
