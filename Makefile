@@ -32,6 +32,9 @@ bench: $(VENV)/.installed
 	$(RUN)python bench/orders.py
 	$(RUN)python bench/engine.py
 	$(RUN)python bench/store.py
+	$(RUN)python bench/tpcc.py
+	$(RUN)python bench/pages_per_transaction.py
+	$(RUN)python bench/bulk.py
 
 install: $(VENV)/.installed
 

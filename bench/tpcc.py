@@ -117,7 +117,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--connections", type=int, default=10)
-    parser.add_argument("--in-flight", type=int, default=8)
+    parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--customers", type=int, default=3_000, help="of each district")
     parser.add_argument("--json", action="store_true")

@@ -197,7 +197,8 @@ def _describe_table(plan: TablePlan, t: int, state: int, take) -> dict[int, int]
         rows_a_word = 1 << (pack & at.PACK_ROWS)
         base = block + value if together else take(-(-plan.capacity // rows_a_word))
         settings[t + at.T_BASE + value] = base
-        settings[t + at.T_STRIDE + value] = plan.values if together else 1
+        stride = plan.values if together else int(rows_a_word == 1)
+        settings[t + at.T_STRIDE + value] = stride
         settings[t + at.T_PACK + value] = pack
     settings[t + at.T_HEAPS] = sum(pack & at.PACK_HEAP != 0 for pack in plan.packs)
     return settings

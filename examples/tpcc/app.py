@@ -15,16 +15,17 @@ from operator import attrgetter
 
 from diptych import Rejected
 from tpcc.schema import (
+    DATA_BYTES,
     DISTRICTS,
     Amount,
     Carrier,
     Customer,
+    CustomerId,
     Delivered,
     District,
-    Districts,
+    DistrictId,
     Last,
     Lines,
-    Number,
     Ordered,
     OrderedLine,
     Paid,
@@ -34,13 +35,12 @@ from tpcc.schema import (
     Tables,
     Threshold,
     Warehouse,
-    Warehouses,
+    WarehouseId,
     app,
 )
 
 ORIGINAL = "ORIGINAL"
 GOOD_CREDIT, BAD_CREDIT = "GC", "BC"
-DATA_CHARACTERS_MAX = 256  # of a customer's data
 DATA_CHARACTERS_SHOWN = 200
 RESTOCK_BELOW = 10  # a stock that would fall below this is filled up
 RESTOCK_QUANTITY = 91
@@ -68,7 +68,7 @@ def place_of(row: Warehouse | District | Customer) -> Place:
 
 @app.transaction
 def new_order(
-    db: Tables, warehouse: Warehouses, district: Districts, customer: Number, lines: Lines
+    db: Tables, warehouse: WarehouseId, district: DistrictId, customer: CustomerId, lines: Lines
 ) -> Ordered:
     """Enter an order of 5 to 15 lines, taking each out of its supplier's stock.
 
@@ -140,12 +140,12 @@ def new_order(
 @app.transaction
 def payment(
     db: Tables,
-    warehouse: Warehouses,
-    district: Districts,
-    customer_warehouse: Warehouses,
-    customer_district: Districts,
+    warehouse: WarehouseId,
+    district: DistrictId,
+    customer_warehouse: WarehouseId,
+    customer_district: DistrictId,
     amount: Amount,
-    customer: Number | None = None,
+    customer: CustomerId | None = None,
     last: Last | None = None,
 ) -> Paid:
     """Take a customer's payment. `customer` or else `last` says whose it is.
@@ -166,7 +166,7 @@ def payment(
             f"{payer_id} {customer_district} {customer_warehouse} {district} {warehouse} "
             f"{amount // 100}.{amount % 100:02} "
         )
-        data = (entry + payer.data)[:DATA_CHARACTERS_MAX]
+        data = (entry + payer.data)[:DATA_BYTES]
         payer.data = data
         shown = data[:DATA_CHARACTERS_SHOWN]
     db.history.insert(
@@ -201,9 +201,9 @@ def payment(
 @app.query
 def order_status(
     db: Tables,
-    warehouse: Warehouses,
-    district: Districts,
-    customer: Number | None = None,
+    warehouse: WarehouseId,
+    district: DistrictId,
+    customer: CustomerId | None = None,
     last: Last | None = None,
 ) -> Status:
     """A customer's balance and latest order, with what became of each line.
@@ -217,9 +217,7 @@ def order_status(
         for number in range(1, order.line_count + 1):
             line = db.order_line[warehouse, district, order.id, number]
             lines.append(
-                StatusLine(
-                    line.item, line.supplier, line.quantity, line.amount, line.delivered or None
-                )
+                StatusLine(line.item, line.supplier, line.quantity, line.amount, line.delivered)
             )
     return Status(
         buyer.id,
@@ -229,13 +227,13 @@ def order_status(
         buyer.balance,
         order.id if order is not None else 0,
         order.entered if order is not None else None,
-        (order.carrier or None) if order is not None else None,
+        order.carrier if order is not None else None,
         lines,
     )
 
 
 @app.transaction
-def delivery(db: Tables, warehouse: Warehouses, carrier: Carrier) -> Delivered:
+def delivery(db: Tables, warehouse: WarehouseId, carrier: Carrier) -> Delivered:
     """Deliver the oldest waiting order of each district; where none waits it is skipped."""
     now, order_lines = db.now, db.order_line
     delivered, skipped = [], 0
@@ -263,7 +261,7 @@ def delivery(db: Tables, warehouse: Warehouses, carrier: Carrier) -> Delivered:
 
 @app.query
 def stock_level(
-    db: Tables, warehouse: Warehouses, district: Districts, threshold: Threshold
+    db: Tables, warehouse: WarehouseId, district: DistrictId, threshold: Threshold
 ) -> int:
     """How many of the items in the district's last 20 orders are scarce in its warehouse."""
     next_order = db.district[warehouse, district].next_order

@@ -36,7 +36,7 @@ from tpcc.terminals import Terminals
 
 SECONDS = 10.0
 CONNECTIONS = 10
-IN_FLIGHT = 8
+IN_FLIGHT = 16
 CYCLE_CALLS = 2_000
 POPULATE_IN_FLIGHT = 32
 TIMEOUT_S = 60.0
@@ -291,7 +291,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, items: int, customers: int
     how.add_argument("--warmup", type=_seconds, default=1.0, metavar="S", help="not counted (1)")
     how.add_argument("--connections", type=_count, default=CONNECTIONS, metavar="N", help="(10)")
     how.add_argument(
-        "--in-flight", type=_count, default=IN_FLIGHT, metavar="N", help="terminals on each (8)"
+        "--in-flight", type=_count, default=IN_FLIGHT, metavar="N", help="terminals on each (16)"
     )
     how.add_argument(
         "--stale",

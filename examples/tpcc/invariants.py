@@ -37,18 +37,25 @@ def greatest(groups: Numbers, values: npt.NDArray[Any], count: int) -> Numbers:
     return found
 
 
+def least(groups: Numbers, values: npt.NDArray[Any], count: int) -> Numbers:
+    """The least of `values` in each of `count` groups, 0 in one without any."""
+    found = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(found, groups, values)
+    found[found == np.iinfo(np.int64).max] = 0
+    return found
+
+
 def group_count(db: Tables) -> int:
-    """Room for a number of every district there is."""
-    warehouses = db.warehouse.columns().id
-    return DISTRICTS * int(warehouses.max(initial=0))
+    """One more than the number of the last district there is."""
+    return DISTRICTS * int(db.warehouse.columns().id.max(initial=0))
 
 
 @app.invariant
 def payments_add_up(db: Tables) -> bool:
     """Condition 1: a warehouse took in what its districts did."""
     warehouses, districts = db.warehouse.columns(), db.district.columns()
-    taken = sums(districts.warehouse, districts.year_to_date, int(group_count(db)) + 1)
-    return bool((taken[warehouses.id] == warehouses.year_to_date).all())
+    taken = sums(districts.warehouse - 1, districts.year_to_date, group_count(db))
+    return bool((taken[warehouses.id - 1] == warehouses.year_to_date).all())
 
 
 @app.invariant
@@ -78,7 +85,7 @@ def waiting_orders_have_no_gaps(db: Tables) -> bool:
     groups = district_numbers(waiting.warehouse, waiting.district)
     rows = np.bincount(groups, minlength=count)
     last = greatest(groups, waiting.order, count)
-    first = -greatest(groups, _OUT_OF_REACH - waiting.order, count) + _OUT_OF_REACH
+    first = least(groups, waiting.order, count)
     return bool(((last - first + 1 == rows) | (rows == 0)).all())
 
 
@@ -91,8 +98,6 @@ def lines_are_counted(db: Tables) -> bool:
     found = np.bincount(district_numbers(lines.warehouse, lines.district), minlength=count)
     return bool(np.array_equal(told, found))
 
-
-_OUT_OF_REACH = 1 << 40  # above any order's number
 
 CONDITIONS = (
     payments_add_up,

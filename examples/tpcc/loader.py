@@ -19,6 +19,7 @@ from tpcc.app import BAD_CREDIT, GOOD_CREDIT, ORIGINAL
 from tpcc.draws import LAST_A, LAST_C_LOAD, NAMES, Draws, last_name
 from tpcc.schema import (
     CUSTOMERS,
+    DATA_BYTES,
     DISTRICTS,
     ITEMS,
     LINES_MAX,
@@ -27,7 +28,7 @@ from tpcc.schema import (
     app,
 )
 
-DATA_CHARACTERS_MIN, DATA_CHARACTERS_MAX = 200, 256  # of a customer's data
+DATA_BYTES_MIN = 300  # of a customer's data
 WAITING_PERCENT = 30  # of the orders; the others are delivered
 LOADED_QUANTITY = 5
 
@@ -201,7 +202,7 @@ def load_customers(
         draws.chosen(10, count),
         draws.ints(0, 50_00, count),
         draws.digits(16, count),
-        draws.texts(DATA_CHARACTERS_MIN, DATA_CHARACTERS_MAX, count),
+        draws.texts(DATA_BYTES_MIN, DATA_BYTES, count),
         draws.texts(12, 24, count),
         strict=True,
     ):
@@ -256,7 +257,7 @@ def load_orders(
                 id=number,
                 customer=customers[district - 1][number - 1],
                 entered=db.now,
-                carrier=0 if waiting else carriers[district - 1],
+                carrier=None if waiting else carriers[district - 1],
                 line_count=line_count,
                 all_local=True,
             )
@@ -274,7 +275,7 @@ def load_lines(
     scale: Scale,
 ) -> None:
     warehouse, district, order_number = order
-    insert, delivered = db.order_line.insert, 0 if waiting else db.now
+    insert, delivered = db.order_line.insert, None if waiting else db.now
     for number, item, amount, info in zip(
         range(1, count + 1),
         draws.ints(1, scale.items, count),

@@ -74,9 +74,15 @@ CAPACITY_DEFAULT = 1_000_000
 
 
 class Columns(Protocol):
-    """A table's live rows as numpy arrays, one attribute a column. Read-only."""
+    """A table's live rows as numpy arrays, one attribute a column. The arrays are read-only.
+
+    `write` sets columns of all these rows, to one value or to one each, in a transaction.
+    `arrow()` makes a pyarrow.Table of them, `df()` a pandas.DataFrame.
+    """
 
     def __getattr__(self, column: str) -> Any: ...
+    def __getitem__(self, column: str) -> Any: ...
+    def write(self, **columns: Any) -> None: ...
     def __len__(self) -> int: ...
 
 
@@ -102,6 +108,8 @@ class Table(Protocol[R_co]):
     def get_or_insert(self, **columns: Any) -> R_co: ...
     def delete(self, row: Any) -> None: ...
     def columns(self, **equals: Any) -> Columns: ...
+    def arrow(self) -> Any: ...
+    def df(self) -> Any: ...
     def __getattr__(self, index: str) -> Index[R_co]: ...
 
 
@@ -231,6 +239,7 @@ class App:
         self.operations: list[Operation] = []
         self.setup_function: Callable[..., None] | None = None
         self.invariants: list[Callable[..., bool]] = []
+        self.migrations: dict[int, Callable[..., None]] = {}
         self._names_checked = 0  # how many handlers there were
 
     def __repr__(self) -> str:
@@ -288,6 +297,34 @@ class App:
             raise DeclarationError(f"{where}: an invariant takes the db alone")
         self.invariants.append(function)
         return function
+
+    def migration(self, *, from_version: int) -> Callable[[F], F]:
+        """Declare how stored data of an earlier version becomes data of this one.
+
+        `(old, new) -> None`: `old` is read-only, with the tables as they were. In `new` all is
+        filled that could be without help; tables that differ otherwise are empty, for the function
+        to fill. It runs at a start that finds data of `from_version`; see docs/evolution.md.
+        """
+
+        def declare(function: F) -> F:
+            where = _place(function)
+            given = list(inspect.signature(function).parameters) if callable(function) else []
+            hints = [type_hints(function, where).get(name) for name in given]
+            dbs = [h is Any or (isinstance(h, type) and issubclass(h, Db)) for h in hints]
+            if dbs != [True, True]:
+                raise DeclarationError(f"{where}: a migration takes (old: Db, new: Db)")
+            if not isinstance(from_version, int) or not 1 <= from_version < self.version:
+                raise DeclarationError(
+                    f"{where}: from_version must be below the app's, which is {self.version}"
+                )
+            if from_version in self.migrations:
+                raise DeclarationError(
+                    f"{where}: there is a migration from version {from_version} already"
+                )
+            self.migrations[from_version] = function
+            return function
+
+        return declare
 
     def operation(self, name: str) -> Operation:
         """The operation of that name. Errors: KeyError with the nearest name."""

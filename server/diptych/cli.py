@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,10 @@ import diptych
 
 COMMANDS = {
     "serve": "serve an application over TCP",
+    "check": "check an application, compile its handlers, and look at its data",
     "call": "run one operation of a running server",
+    "import": "load rows from CSV, Parquet or Arrow files into a table",
+    "export": "write tables, as of one instant, to CSV, Parquet or Arrow files",
     "doctor": "say what works on this machine, what it costs, and what to change",
     "pages": "the page-tracking test program: write, then list the pages written",
     "loadtest": "put load on a running server and report rates and latencies",
@@ -39,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = argparse.ArgumentParser(
         prog=f"diptych {name}", description=COMMANDS[name], allow_abbrev=False
     )
-    module = importlib.import_module(f"diptych.commands.{name}")
+    # A command may be called what no module can be: its module ends in an underscore.
+    module = importlib.import_module(f"diptych.commands.{name}{'_' * keyword.iskeyword(name)}")
     module.add_arguments(command)
     # Options may stand anywhere between the words: diptych call --json transfer 1 2 50.
     parsed = command.parse_intermixed_args(words)

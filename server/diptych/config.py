@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from diptych.errors import ConfigurationError, did_you_mean
+from diptych.schema import CAPACITY_MAX, HEAP_BYTES_MAX, HEAP_BYTES_MIN, HEAP_SIZE
 from diptych_client.protocol import FRAME_BYTES_DEFAULT
 
 ENVIRONMENT_PREFIX = "DIPTYCH_"
 OTHER_VARIABLES = frozenset({"DIPTYCH_ADDRESS", "DIPTYCH_TOKEN"})
 """Variables that clients read; no settings of a server."""
-CAPACITY_MAX = 2**32
 
 
 def setting(
@@ -37,9 +37,13 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    made: bool = False,
 ) -> Any:
-    """A field of a settings class, with what `--help` says and what values are allowed."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    """A field of a settings class, with what `--help` says and what values are allowed.
+
+    `made`: of a directory, that it is made when it is missing.
+    """
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "made": made}
     return field(default=default, metadata=metadata)
 
 
@@ -89,6 +93,12 @@ class Limits:
     handshake_ms: float = setting(
         5000.0, "how long a client may take to say hello", low=1, high=600_000
     )
+    export_bytes: int = setting(
+        8 << 30, "disk space for exports on their way", low=1 << 20, high=1 << 44
+    )
+    export_idle_s: float = setting(
+        600.0, "how long an export that nobody fetches is kept", low=1, high=86_400
+    )
     drain_ms: float = setting(
         5000.0, "how long calls in flight may take at shutdown", low=0, high=600_000
     )
@@ -100,11 +110,14 @@ class Settings:
 
     app: str = setting("", "the application, as module:name")
     listen: tuple[str, ...] = setting(("127.0.0.1:7171",), "addresses to listen on, host:port")
+    data: Path | None = setting(  # noqa: RUF009 - the default is immutable
+        None, "keep the data in this directory between starts", made=True
+    )
     readers: int = setting(2, "processes that run queries", low=1, high=64)
     log_format: str = setting("text", "format of the log on stderr", choices=("text", "json"))
     sync: Sync = field(default_factory=Sync)
     limits: Limits = field(default_factory=Limits)
-    capacities: Mapping[str, int] = field(default_factory=dict)
+    capacities: Mapping[str, int] = field(default_factory=dict)  # see `store.layout.plan`
 
     def __post_init__(self) -> None:
         for address in self.listen:
@@ -134,7 +147,7 @@ class Option:
         if self.kind == tuple[str, ...]:
             return _texts(value, where)
         if self.kind == Path | None:
-            return _directory(value, where)
+            return _directory(value, where, made=self.metadata["made"])
         if self.kind is str:
             return self._check_text(value, where)
         return self._check_number(value, where)
@@ -208,8 +221,9 @@ def load(
             raise ConfigurationError(f"{name}: no such setting{did_you_mean(name, OPTIONS)}")
         if value is not None:
             values[OPTIONS[name].path] = OPTIONS[name].check(value, name)
-    for table, capacity in (capacities or {}).items():
-        tables[table] = _capacity(capacity, f"capacity of {table}")
+    for table, size in (capacities or {}).items():
+        check = _heap_bytes if table.endswith(HEAP_SIZE) else _capacity
+        tables[table] = check(size, f"capacity of {table}")
     return _build(values, tables)
 
 
@@ -246,10 +260,12 @@ def _add_file(file: Path, values: dict[str, Any], tables: dict[str, int]) -> Non
         raise ConfigurationError(f"{file}: {error}") from None
     for name, given in content.pop("tables", {}).items():
         where = f"{file}: tables.{name}"
-        if not isinstance(given, dict) or set(given) - {"capacity"}:
-            raise ConfigurationError(f"{where}: has one setting, capacity")
-        if given:
+        if not isinstance(given, dict) or set(given) - {"capacity", "heap_bytes"}:
+            raise ConfigurationError(f"{where}: has the settings capacity and heap_bytes")
+        if "capacity" in given:
             tables[name] = _capacity(given["capacity"], f"{where}.capacity")
+        if "heap_bytes" in given:
+            tables[name + HEAP_SIZE] = _heap_bytes(given["heap_bytes"], f"{where}.heap_bytes")
     for path, value in _flat(content, ""):
         if path not in _BY_PATH:
             hint = did_you_mean(path, [*_BY_PATH, "tables"])
@@ -277,6 +293,9 @@ def _add_environment(
         elif name.startswith("DIPTYCH_TABLES_") and name.endswith("_CAPACITY"):
             table = name.removeprefix("DIPTYCH_TABLES_").removesuffix("_CAPACITY").lower()
             tables[table] = _capacity(value, name)
+        elif name.startswith("DIPTYCH_TABLES_") and name.endswith("_HEAP_BYTES"):
+            table = name.removeprefix("DIPTYCH_TABLES_").removesuffix("_HEAP_BYTES").lower()
+            tables[table + HEAP_SIZE] = _heap_bytes(value, name)
         else:
             raise ConfigurationError(f"{name}: no such setting{did_you_mean(name, variables)}")
 
@@ -284,6 +303,11 @@ def _add_environment(
 def _capacity(value: Any, where: str) -> int:
     bounds = {"low": 1, "high": CAPACITY_MAX}
     return int(Option("capacity", int, 1, bounds).check(value, where))
+
+
+def _heap_bytes(value: Any, where: str) -> int:
+    bounds = {"low": HEAP_BYTES_MIN, "high": HEAP_BYTES_MAX}
+    return int(Option("heap_bytes", int, HEAP_BYTES_MIN, bounds).check(value, where))
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
@@ -296,10 +320,10 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _directory(value: Any, where: str) -> Path | None:
+def _directory(value: Any, where: str, *, made: bool) -> Path | None:
     if not isinstance(value, str | Path) or not str(value):
         raise ConfigurationError(f"{where}: must be a directory, not {value!r}")
     path = Path(value)
-    if not path.is_dir():
+    if not path.is_dir() and (path.exists() or not made):
         raise ConfigurationError(f"{where}: {path} is not a directory")
     return path

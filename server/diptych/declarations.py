@@ -14,8 +14,11 @@ from typing import Any
 from diptych.errors import DeclarationError, did_you_mean
 from diptych.schema import (
     CAPACITY_MAX,
+    HEAP_BYTES_MAX,
+    HEAP_BYTES_MIN,
     MISSING,
     SIZED_BYTES_MAX,
+    Bits,
     Column,
     Index,
     IndexMark,
@@ -24,6 +27,7 @@ from diptych.schema import (
     Reference,
     TableSpec,
     ValueType,
+    int_bounds,
     snake_case,
     type_hints,
     value_type,
@@ -32,7 +36,6 @@ from diptych.schema import (
 COLUMNS_WORDS_MAX = 256
 HEAP_VALUE_BYTES = 128
 """Address space for a str or bytes value where the table does not say; it costs no memory."""
-HEAP_BYTES_MIN, HEAP_BYTES_MAX = 1 << 20, 1 << 40
 KEY_WORDS_MAX = 7
 INDEXES_MAX = 10
 # What a table or an index would hide: names for handlers, and those that `store` uses. A test holds
@@ -215,7 +218,7 @@ def _bounds(
     between = value.between
     if value.base is float:
         return (between.low, between.high) if between else (None, None)
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    low, high = int_bounds(Bits(bits, signed))
     if value.is_enum and not all(low <= int(member) <= high for member in value.base):
         raise DeclarationError(f"{here}: {value.base.__name__} has members beyond {bits} bits")
     if between:

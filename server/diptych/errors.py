@@ -21,8 +21,12 @@ class ConfigurationError(Exception):
     """A configuration file, environment variable or flag is wrong. Exit code 2."""
 
 
+class EvolutionError(ConfigurationError):
+    """Stored data and the application's tables do not go together; the message says how."""
+
+
 class CorruptionError(Exception):
-    """Data in memory contradicts itself: a bug in Diptych, or memory written from outside."""
+    """Data contradicts itself: a damaged file, memory written from outside, or a bug in Diptych."""
 
 
 class OutOfMemory(Unavailable):
@@ -36,6 +40,13 @@ class TableFull(Rejected):
     def __init__(self, table: str, capacity: int) -> None:
         setting = f"[tables.{table}] capacity"
         super().__init__("table_full", table=table, capacity=capacity, setting=setting)
+
+
+class HeapFull(TableFull):
+    """No room for a value in a table's heap, as long as `heap_bytes` says. Code `table_full`."""
+
+    def __init__(self, table: str, heap_bytes: int) -> None:
+        Rejected.__init__(self, "table_full", table=table, heap_bytes=heap_bytes)
 
 
 class BadValue(Rejected):

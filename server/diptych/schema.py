@@ -20,6 +20,9 @@ from diptych.errors import DeclarationError
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 SIZED_BYTES_MAX = 1024
 CAPACITY_MAX = 2**32
+HEAP_BYTES_MIN, HEAP_BYTES_MAX = 1 << 20, 1 << 40
+HEAP_SIZE = ".heap_bytes"
+"""Among configured capacities: the size of a heap, behind the table's name."""
 FORMAT = 2
 """Of the schema text that a region carries."""
 
@@ -58,6 +61,13 @@ class Bits:
 
     size: int
     signed: bool = True
+
+
+def int_bounds(mark: Bits) -> tuple[int, int]:
+    """The least and the greatest int of so many bits."""
+    if mark.signed:
+        return -(1 << mark.size - 1), (1 << mark.size - 1) - 1
+    return 0, (1 << mark.size) - 1
 
 
 @dataclass(frozen=True)

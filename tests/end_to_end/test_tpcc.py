@@ -1,7 +1,8 @@
 """TPC-C over TCP: its conditions hold on every image, and all that was acknowledged is there.
 
 DIPTYCH_TPCC_TRANSACTIONS says how many calls the terminals make (2,000; a soak runs 100,000), two
-clients check the conditions and all structures on whatever image they get meanwhile.
+clients check the conditions and all structures on whatever image they get meanwhile. They hold as
+well when the writer is killed in the middle, and when a server starts from what another one saved.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from diptych import AsyncClient, Db, Rejected
+from diptych import AsyncClient, Client, Db, DiptychError, Rejected
 from diptych.app import App
 from diptych.errors import CorruptionError
 from diptych.testing import running
@@ -25,6 +29,7 @@ from tpcc.terminals import DECK, Terminals
 TRANSACTIONS = int(os.environ.get("DIPTYCH_TPCC_TRANSACTIONS", "2000"))
 TERMINALS = 40
 SCALE = Scale(warehouses=2, items=1_000, customers=60)
+SMALL = Scale(items=200, customers=30)
 
 
 def audited(original: App) -> App:
@@ -131,3 +136,44 @@ def test_every_image_is_consistent_and_nothing_is_lost() -> None:
     assert rose["payments"] == rose["customers_payments"] == outcomes["payment"]
     assert rose["paid"] == rose["customers_paid"] == rose["taken_in"] == tally.paid
     assert rose["waiting"] == outcomes["new_order"] - tally.delivered
+
+
+def work(client: Client, connection: int, decks: int) -> Counter[str]:
+    """Some decks, one call after the other; what the calls ended with."""
+    outcomes: Counter[str] = Counter()
+    for operation, arguments in islice(Terminals(SMALL).calls(connection), 100 * decks):
+        try:
+            client.call(operation, *arguments)
+            outcomes[operation] += 1
+        except DiptychError as error:
+            outcomes[error.code] += 1
+    return outcomes
+
+
+def test_conditions_hold_after_a_kill_and_after_a_restart(tmp_path: Path) -> None:
+    served = audited(app)
+    with running(served, readers=1, data=tmp_path) as server:
+        with server.client(timeout=60.0) as client:
+            for operation, arguments in population(SMALL):
+                client.call(operation, *arguments)
+            work(client, 0, 2)
+            killing = threading.Timer(
+                0.1, lambda: os.kill(server.pids["writer"][0], signal.SIGKILL)
+            )
+            killing.start()
+            outcomes: Counter[str] = Counter()
+            while not client.info()["restarts"].get("writer"):
+                outcomes += work(client, 1, 1)
+            killing.join()
+            outcomes += work(client, 1, 1)  # a client is told once that the history changed
+            assert client.call("audit") == []
+            assert outcomes["new_order"] > 0
+            assert set(work(client, 2, 1)) >= {"new_order", "payment", "delivery"}
+            assert client.call("audit") == []
+            before = client.call("sums")
+        assert server.stop() == 0
+    with running(served, readers=1, data=tmp_path) as server, server.client() as client:
+        assert client.call("audit") == []
+        assert client.call("sums") == before
+        assert set(work(client, 3, 1)) >= {"new_order", "payment", "delivery"}
+        assert client.call("audit") == []

@@ -32,6 +32,8 @@ INDEXES = (
     IndexPlan((2, 3, 5, 6, 7, 8, 1), kinds=(INT, TEXT, INT, INT, INT, INT, INT), nodes=400),
 )
 CAPACITY = 500
+SIGNED = at.PACK_SIGNED
+PACKS = (3, 3 | SIGNED, 2, 0, 0, 1, 3, 2, 0)  # of the numbers that `random_values` gives
 TEXTS = [b"", b"A", b"AB", b"B", b"\xc3\xa4", b"zzzzzzzz"]
 TEXT_WORDS = [int.from_bytes(text.ljust(8, b"\0"), "little", signed=True) for text in TEXTS]
 FLOAT_WORDS = [struct.unpack("<q", struct.pack("<d", x))[0] for x in (-2.5, -1.0, 0.0, 0.5, 1e9)]
@@ -136,11 +138,19 @@ class Walk:
 class StoreKernels(RuleBasedStateMachine):
     @initialize(
         interleaved=st.booleans(),
+        narrow=st.booleans(),
         seed=st.integers(0, 1 << 30),
         count=st.sampled_from([0, 10, 100, 300, 600]),
     )
-    def lay_out(self, interleaved: bool, seed: int, count: int) -> None:
-        plan = TablePlan(VALUES, KEYS, capacity=CAPACITY, interleaved=interleaved, indexes=INDEXES)
+    def lay_out(self, interleaved: bool, narrow: bool, seed: int, count: int) -> None:
+        plan = TablePlan(
+            VALUES,
+            KEYS,
+            capacity=CAPACITY,
+            interleaved=interleaved,
+            indexes=INDEXES,
+            packs=PACKS if narrow else (),
+        )
         self.region = lay_out(plan, undo_words=1 << 18)
         self.words, self.t = self.region.words, self.region.tables[0]
         self.model = Model({}, SortedDict(), [SortedList() for _ in INDEXES], set())
@@ -360,7 +370,7 @@ def test_small_nodes_on_both_sides_of_a_seam_are_joined() -> None:
         getattr(StoreKernels, rule).__wrapped__(machine, **given)
         machine.sound()
 
-    play("lay_out", interleaved=False, seed=162764, count=10)
+    play("lay_out", interleaved=False, narrow=False, seed=162764, count=10)
     play("insert", count=200, seed=11854)
     play("delete", count=5, seed=1486)
     play("insert", count=5, seed=4760)

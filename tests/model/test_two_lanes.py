@@ -1,4 +1,4 @@
-"""Both lanes do the same, byte for byte: thousands of random calls of three applications."""
+"""Both lanes do the same, byte for byte: thousands of random calls of four applications."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from tests.support import depot
+from tests.support import crates, depot
 from tests.support.lanes import Lanes
 
 import bank
@@ -132,6 +132,66 @@ def test_every_kind_of_call(given_up: list[str]) -> None:
     assert {"same_depot", "unknown_parcel", "refused"} <= rejected
     left = {"compute", "compute_float", "store_large", "use_deleted", "drop", "fail", "narrow"}
     assert set(given_up) <= left | {"add_parcel", "set_state", "shelve"}
+
+
+def test_every_kind_of_column(given_up: list[str]) -> None:
+    source = random.Random(4)
+    seen: dict[str, int] = {}
+    with Lanes(crates.app, setup=True) as lanes:
+        for step in range(4_000):
+            name = source.choice(["several"] * 5 + list(CRATE_CALLS))
+            result = lanes.call(name, *CRATE_CALLS[name](source))
+            told = result[1] if isinstance(result, tuple) and result[0] == "rejected" else "done"
+            seen[told] = seen.get(told, 0) + 1
+            if step % 100 == 0:
+                lanes.compare()
+        lanes.compare()
+        for bench in lanes.benches:
+            bench.verify()
+    wanted = {"done", "bad_value", "not_found", "not_unique", "duplicate_key", "table_full"}
+    assert wanted | {"as_wanted", "endless"} == set(seen)
+    assert seen["done"] > 1_500
+    assert len(given_up) < 900, (seen, len(given_up))
+
+
+def random_step(source: random.Random) -> crates.Step:
+    """Mostly a value that its column can hold, and a key that a row may have."""
+    what = source.choice([*range(5), *range(crates.ASSIGN, crates.ASSIGN + len(crates.ASSIGNED))])
+    number = source.choice([None, 0, 1, source.randrange(-9, 99)])
+    if source.random() < 0.1:
+        number = source.choice([*INTS, 200, -2, 255, 2**16, 2**31, 2**32 - 1])
+    real = source.choice([None, 0.1, -0.0, 1.5, 1e5, source.random()])
+    if source.random() < 0.1:
+        real = source.choice([float("nan"), float("inf"), 1e39, -1e-300, -2.0, 1e6])
+    label = source.choice([None, "", "a", "eight by", "twelve bytes", "é" * 6, "Ä"])
+    if source.random() < 0.05:
+        label = "twenty bytes of text"
+    tag = source.choice([None, b"abc", b"\0\0\0", b"\xff\0a"])
+    at = crates.At(source.choice(["", "a"]), source.randrange(4))
+    return crates.Step(what, at, number, real, label, tag)
+
+
+def random_steps(source: random.Random) -> tuple[Any, ...]:
+    """Three steps, of which mostly one does something, since any may fail."""
+    nothing = crates.Step(crates.NOTHING, crates.At("", 0))
+    some = [random_step(source) if source.random() < 0.3 else nothing for _ in range(2)]
+    return (random_step(source), *some, source.choice([0] * 12 + [1, 2]))
+
+
+CRATE_CALLS: dict[str, Any] = {
+    "several": random_steps,
+    "thin_out": lambda s: (s.randrange(3), s.random() < 0.5, s.choice([4, 5, 8, 9, 9, 9])),
+    "count_up": lambda s: (s.choice([None, -9, 3]), s.randrange(50), s.randrange(-2, 9)),
+    "add_all": lambda s: (s.choice(["all", "b"]), s.randrange(4)),
+    "found": lambda s: (
+        s.choice([None, 0, 1, 7, 2**40]),
+        s.choice([None, 0.1, 1.5, -0.0, float("nan"), 1e39]),
+        s.choice([None, "", "a", "twelve bytes"]),
+    ),
+    "read_numbers": lambda s: (s.choice(["", "a", "all"]), s.randrange(3)),
+    "read_others": lambda s: (s.choice(["", "a", "all"]), s.randrange(3)),
+    "read_big": lambda s: (s.choice(["", "a"]), s.choice([0, 1, 2, 2**40])),
+}
 
 
 def label(source: random.Random) -> str:

@@ -31,7 +31,7 @@ def test_the_ready_made_file_holds_every_setting_at_its_default() -> None:
     assert load(path, environment={}).limits == load(environment={}).limits
     given = tomllib.loads(path.read_text())
     paths = set(given) | {f"{s}.{n}" for s in ("sync", "limits") for n in given[s]}
-    assert {o.path for o in OPTIONS.values()} - paths == {"sync.images_directory"}
+    assert {o.path for o in OPTIONS.values()} - paths == {"data", "sync.images_directory"}
 
 
 def test_the_readme_names_every_command() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych import config
+from diptych.app import App
 from diptych.errors import ConfigurationError, DeclarationError
 from diptych.serving.spawn import forbid_library_threads
 
@@ -27,7 +28,8 @@ Every setting can also stand in the file, or in the environment as DIPTYCH_<SECT
   interval_ms = 10          # DIPTYCH_SYNC_INTERVAL_MS, --interval-ms
   [tables.order]
   capacity = 20_000_000     # --capacity order=20000000
-SIGTERM or SIGINT: calls in flight are answered, then the server ends; a second one ends it at once.
+SIGTERM or SIGINT: calls in flight are answered, the data is saved to the directory of --data, then
+the server ends; a second one ends it at once.
 There is no log yet: acknowledged work may be lost if the writer or the host dies.
 """
 
@@ -80,13 +82,14 @@ def _settings(arguments: argparse.Namespace) -> config.Settings:
     file = Path(arguments.target) if arguments.target.endswith(".toml") else None
     if file is None:
         flags["app"] = arguments.target
-    settings = config.load(file, flags=flags, capacities=_capacities(arguments.capacity))
+    settings = config.load(file, flags=flags, capacities=capacities_of(arguments.capacity))
     if not settings.app:
         raise ConfigurationError(f'{arguments.target}: says no app; add app = "module:name"')
     return settings
 
 
-def _capacities(given: Sequence[str]) -> dict[str, int]:
+def capacities_of(given: Sequence[str]) -> dict[str, int]:
+    """Rows by table from words like order=20000000. Errors: ConfigurationError."""
     capacities = {}
     for text in given:
         table, equals, rows = text.partition("=")
@@ -96,25 +99,35 @@ def _capacities(given: Sequence[str]) -> dict[str, int]:
     return capacities
 
 
-def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
-    # Not before the environment is set: this imports numpy.
-    from diptych.serving.logs import configure
+def import_app(name: str, directory: Path) -> App:
+    """The application that module:name means, its handlers' names checked, too.
 
-    configure("supervisor", settings.log_format)
-    from diptych.engine.engine import layout_bytes
+    Errors: ConfigurationError.
+    """
     from diptych.serving.application import load_app
-    from diptych.serving.supervisor import Supervisor
 
     try:
-        app = load_app(settings.app, directory)
+        app = load_app(name, directory)
         app.check_names()
+        return app
     except ConfigurationError:
         raise
     except DeclarationError as error:
         raise ConfigurationError(str(error)) from None
     except Exception as error:
         traceback.print_exc()
-        raise ConfigurationError(f"app: {settings.app} can't be imported: {error}") from None
+        raise ConfigurationError(f"app: {name} can't be imported: {error}") from None
+
+
+def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
+    # Not before the environment is set: this imports numpy.
+    from diptych.serving.logs import configure
+
+    configure("supervisor", settings.log_format)
+    from diptych.engine.engine import layout_bytes
+    from diptych.serving.supervisor import Supervisor
+
+    app = import_app(settings.app, directory)
     size_bytes = layout_bytes(app, settings.capacities)
     if check:
         print(f"{settings.app}: {len(app.tables)} tables, {len(app.operations)} operations")

@@ -8,17 +8,29 @@ memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
 from diptych.app import Operation, Parameter
 from diptych.errors import DeclarationError
-from diptych.schema import INT_MAX, INT_MIN, MISSING, ValueType, plain_default
+from diptych.schema import (
+    INT_MAX,
+    INT_MIN,
+    MISSING,
+    Bits,
+    Data,
+    ValueType,
+    int_bounds,
+    plain_default,
+)
 from diptych_client.errors import BadArguments
 
 Check = Callable[[Any], Any]
 SHOWN_CHARACTERS_MAX = 60
+SHORT_END = (2 - 2**-24) * 2.0**127
+"""Where numbers begin that are nearer to infinity than to the largest float of 32 bits."""
 
 
 def binder(operation: Operation) -> Callable[[list[Any]], list[Any]]:
@@ -78,9 +90,12 @@ def _quick_test(value: ValueType, name: str) -> str:
 
 
 def _bounds(value: ValueType) -> tuple[int, int]:
+    low, high = INT_MIN, INT_MAX
+    if value.bits is not None:
+        low, high = int_bounds(value.bits)
     if value.between is None:
-        return INT_MIN, INT_MAX
-    return max(INT_MIN, int(value.between.low)), min(INT_MAX, int(value.between.high))
+        return low, high
+    return max(low, int(value.between.low)), min(high, int(value.between.high))
 
 
 def _completer(operation: Operation) -> Callable[[Any], list[Any]]:
@@ -128,6 +143,8 @@ def _plain_checker(value: ValueType, name: str) -> Check:
         return _list_checker(value, name)
     if value.base is dict:
         return _map_checker(value, name)
+    if value.data is not None:
+        return _data_checker(value.data, name)
     if value.base in (bool, bytes, NoneType):
         return _type_checker(value, name)
     return lambda given: given
@@ -154,7 +171,7 @@ def _enum_checker(value: ValueType, name: str) -> Check:
 
 def _int_checker(value: ValueType, name: str) -> Check:
     low, high = _bounds(value)
-    wanted = "an int" if value.between is None else f"an int from {low} to {high}"
+    wanted = "an int" if (low, high) == (INT_MIN, INT_MAX) else f"an int from {low} to {high}"
 
     def check(given: Any) -> int:
         if type(given) is not int or not low <= given <= high:
@@ -184,13 +201,15 @@ def _text_checker(value: ValueType, name: str) -> Check:
 
 
 def _float_checker(value: ValueType, name: str) -> Check:
-    bounds = value.between
+    bounds, is_short = value.between, value.bits == Bits(32)
 
     def check(given: Any) -> float:
         if type(given) is not float and type(given) is not int:
             raise _bad(name, given, "a number")
         if bounds is not None and not bounds.low <= given <= bounds.high:
             raise _bad(name, given, f"a number from {bounds.low} to {bounds.high}")
+        if is_short and SHORT_END <= abs(given) < math.inf:
+            raise _bad(name, given, "a number that 32 bits can hold")
         return float(given)
 
     return check
@@ -235,6 +254,17 @@ def _map_checker(value: ValueType, name: str) -> Check:
         if type(given) is not dict:
             raise _bad(name, given, "a map")
         return {check_key(key): check_value(item) for key, item in given.items()}
+
+    return check
+
+
+def _data_checker(data: Data, name: str) -> Check:
+    size = data.size_bytes
+
+    def check(given: Any) -> bytes:
+        if type(given) is not bytes or len(given) != size:
+            raise _bad(name, given, f"exactly {size} bytes")
+        return given
 
     return check
 

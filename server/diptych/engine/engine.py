@@ -6,13 +6,15 @@ function of the region's bytes, the frames and the time given; who calls it, and
 region, is not known.
 
 When a table has used up its memory but not its capacity, the transaction is rolled back, the table
-gets memory (`grow`), and the transaction runs again, so that memory never grows inside one.
+gets memory (`grow`), and the transaction runs again, so that memory never grows inside one. The
+same goes for a heap whose free memory is in pieces: they are put together in between.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -26,19 +28,23 @@ from diptych.app import App
 from diptych.engine.arguments import binder
 from diptych.engine.fill_watch import FillWatch
 from diptych.engine.results import failure, packer
-from diptych.errors import OutOfMemory, TableFull
+from diptych.engine.system import system_transactions
+from diptych.errors import HeapFull, OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure, Region
+from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
 from diptych.store.faults import MemoryNeeded
-from diptych_client.errors import BadArguments, DiptychError, UnknownOperation
+from diptych.store.lifetimes import Lifetimes, is_view_kept
+from diptych_client.errors import BadArguments, DiptychError, ServerError, UnknownOperation
 from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
 
 Grow = Callable[[Extent], None]
 Handler = Callable[..., Any]
 
 RESULT = int(Kind.RESULT)
+VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what must outlive it"
 TELL_MEMORY_NS = 10_000_000_000
 
 log = logging.getLogger("diptych.engine")
@@ -76,6 +82,7 @@ class Engine:
         self._ints = self.db.space.ints
         self._scratch = self.db.space.scratch
         self._tell_memory_ns = 0
+        self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
         self._packed = packer()
         self.fill = FillWatch(region.words, layout)
         functions = handlers or {}
@@ -88,6 +95,12 @@ class Engine:
             for operation in app.operations
             if operation.kind == "transaction"
         }
+        for operation in system_transactions(self.db):
+            self._operations[operation.number] = (
+                operation.name,
+                operation.function,
+                binder(operation),
+            )
 
     @classmethod
     def create(
@@ -113,6 +126,8 @@ class Engine:
             engine._give_memory(table.descriptor)
             for index in table.indexes:
                 engine._give_memory(index.descriptor)
+            if table.heap_words:
+                engine._give_memory(table.descriptor + at.T_HEAP)
         if setup and app.setup_function is not None:
             engine.transact(app.setup_function)
         region.words[at.SETUP_DONE] = 1
@@ -155,7 +170,11 @@ class Engine:
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
-        """A transaction as a block of code. It can't run again, so memory is given inside it."""
+        """A transaction as a block of code. It can't run again, so memory is given inside it.
+
+        A heap whose free memory is in pieces is full here: nothing moves while it is written to.
+        """
+        self._lifetimes.end(expected=True)
         self._begin()
         self.db.space.give_memory = self._give_memory
         try:
@@ -167,6 +186,8 @@ class Engine:
             self.db.commit()
         finally:
             self.db.space.give_memory = None
+            self.db.space.take_root()
+            self._lifetimes.end(expected=True)
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
         """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
@@ -206,13 +227,23 @@ class Engine:
     def verify(self) -> None:
         """Check all structures and every invariant. Errors: CorruptionError, AssertionError."""
         self.db.verify()
+        try:
+            self._check_invariants()
+        finally:
+            self.db.space.take_root()
+
+    def _check_invariants(self) -> None:
         for invariant in self.app.invariants:
-            holds = invariant(self.db)
-            if self._scratch[at.S_UNDO_TOP]:
-                self.db.rollback()
-                raise AssertionError(f"invariant {invariant.__name__} changes data")
-            if not holds:
-                raise AssertionError(f"invariant {invariant.__name__} does not hold")
+            self.check_invariant(invariant)
+
+    def check_invariant(self, invariant: Callable[..., bool]) -> None:
+        """Run one invariant on the data as it is. Errors: AssertionError."""
+        holds = invariant(self.db)
+        if self._scratch[at.S_UNDO_TOP]:
+            self.db.rollback()
+            raise AssertionError(f"invariant {invariant.__name__} changes data")
+        if not holds:
+            raise AssertionError(f"invariant {invariant.__name__} does not hold")
 
     def _clock(self) -> int:
         """Time of the transactions that begin now: it never goes back, whatever the host says."""
@@ -243,6 +274,8 @@ class Engine:
             if kind == Kind.REJECTED:
                 self.rejected += 1
             else:
+                # A log handler may keep the error for longer; its frames must not keep rows.
+                traceback.clear_frames(error.__traceback__)
                 self.failed += 1
             return kind, answer
 
@@ -253,14 +286,22 @@ class Engine:
         can't be sent undoes the transaction.
         """
         while True:
+            self._lifetimes.end()
             try:
                 result = pack(function(self.db, *arguments))
+                if is_view_kept(self.db.space):
+                    raise ServerError(VIEW_KEPT)
             except MemoryNeeded as needed:
                 self.db.rollback()
-                self._give_memory(needed.descriptor)
+                self.db.space.take_root()
+                if needed.compact:
+                    calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
+                else:
+                    self._give_memory(needed.descriptor)
                 continue
             except BaseException:
                 self.db.rollback()
+                self.db.space.take_root()
                 raise
             self._scratch[at.S_UNDO_TOP] = 0
             return result
@@ -291,7 +332,26 @@ class Engine:
                     self._take(layouts.index_extents(index, nodes, more))
                     words[descriptor + at.X_NODES_ALLOCATED] = more
                     return
+            if table.heap_words and table.descriptor + at.T_HEAP == descriptor:
+                self._grow_heap(table)
+                return
+        for staging in self.layout.staging:
+            if staging.header == descriptor:
+                before = int(words[staging.allocated_word])
+                more = layouts.staging_growth(staging, before)
+                self._take(layouts.staging_extents(staging, before, more))
+                words[staging.allocated_word] = more
+                return
         raise AssertionError(f"nothing at {descriptor} can grow")
+
+    def _grow_heap(self, table: layouts.TableLayout) -> None:
+        allocated = table.descriptor + at.T_HEAP_ALLOCATED
+        has = self._ints[allocated]
+        more = layouts.heap_growth(table, has, self._scratch[at.S_HEAP_WORDS])
+        if more == has:
+            raise HeapFull(table.spec.name, table.heap_words * 8)
+        self._take(layouts.heap_extents(table, has, more))
+        self._ints[allocated] = more
 
     def _take(self, extents: list[Extent]) -> None:
         try:

@@ -3,13 +3,11 @@
 A query runs on the image and epoch it was sent for, and its answer counts only if the image is
 still that epoch's when it ends. All numpy views of a query derive from one array; when something
 keeps one of them beyond the query, the answer is an error and the process must end before the
-image is let go.
+image is let go. Rows that it keeps are made stale.
 """
 
 from __future__ import annotations
 
-import gc
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +17,17 @@ import msgpack
 
 from diptych.app import App, Operation
 from diptych.engine.arguments import binder
+from diptych.engine.exports import Exports
 from diptych.engine.results import failure, packer
+from diptych.engine.system import system_queries
 from diptych.memory import Region
 from diptych.memory.stamp import read_stamp
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
+from diptych.store.lifetimes import Lifetimes, is_view_kept
 from diptych_client.errors import BadArguments, ServerError, UnknownOperation
 from diptych_client.protocol import HEADER, Kind
-
-_REFERENCES_OF_OUR_OWN = 2  # the local name and getrefcount's argument
 
 
 class ImageChanged(Exception):
@@ -44,21 +43,31 @@ class ViewKept(Exception):
 
 
 class Queries:
-    """Queries of one application on `images`, all mapped read-only with scratch."""
+    """Queries of one application on `images`, all mapped read-only with scratch.
+
+    `exports`: where exports of tables are kept, in a server.
+    """
 
     def __init__(
-        self, app: App, images: Sequence[Region], capacities: Mapping[str, int] | None = None
+        self,
+        app: App,
+        images: Sequence[Region],
+        capacities: Mapping[str, int] | None = None,
+        exports: Exports | None = None,
     ) -> None:
         layout = layouts.of_app(app, capacities)
         self.app = app
         self.images = list(images)
         self.databases = [Database(layout, image, writable=False) for image in images]
+        self._lifetimes = [Lifetimes(db.space, db.tables.values()) for db in self.databases]
         self._packed = packer()
         self._operations: dict[int, tuple[Operation, Callable[[list[Any]], list[Any]]]] = {
             operation.number: (operation, binder(operation))
             for operation in app.operations
             if operation.kind == "query"
         }
+        for operation in system_queries(exports):
+            self._operations[operation.number] = operation, binder(operation)
 
     def run(
         self,
@@ -79,7 +88,8 @@ class Queries:
         db = self.databases[image]
         db.sequence, db.now = sequence, db.space.ints[at.NOW]
         kind, answer = self._answer(db, number, payload)
-        kept = _kept(db)
+        kept = is_view_kept(db.space)
+        self._lifetimes[image].end()
         self._check(image, epoch)
         if kept:
             error = ServerError(
@@ -115,12 +125,3 @@ class Queries:
         stamp = read_stamp(self.images[image])
         if stamp is None or stamp.epoch != epoch:
             raise ImageChanged(f"image {image} is at {stamp}, not at epoch {epoch}")
-
-
-def _kept(db: Database) -> bool:
-    """Whether a view of the query that just ended is still alive somewhere."""
-    root = db.space.take_root()
-    if root is None or sys.getrefcount(root) == _REFERENCES_OF_OUR_OWN:
-        return False
-    gc.collect()  # a view in a cycle is garbage, not kept
-    return sys.getrefcount(root) > _REFERENCES_OF_OUR_OWN

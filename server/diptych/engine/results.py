@@ -33,7 +33,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         listed = value.tolist()
         if value.dtype.kind == "S":
-            return [item.rstrip(b"\0").decode() for item in listed]
+            return [None if item is None else item.rstrip(b"\0").decode() for item in listed]
         return listed
     if isinstance(value, set | frozenset):
         return sorted(value)

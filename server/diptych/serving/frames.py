@@ -123,7 +123,7 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
         return MEANINGLESS
     if kind in (_TRANSACTION, _QUERY):
         number = operation_at(buffer, at)
-        if number >= len(operations):
+        if number >= len(operations) or operations[number] == 0:
             return UNKNOWN_OPERATION
         return kind if operations[number] == kind else WRONG_KIND
     return kind if kind in (_INFO, _PING) else MEANINGLESS
@@ -133,7 +133,8 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
 def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: Words) -> int:
     """Group a client's frames into runs of one class; returns the number of runs.
 
-    `operations[number]` is the kind an operation has. Stops after the first MEANINGLESS frame.
+    `operations[number]` is the kind an operation has, 0 where there is none. Stops after the first
+    MEANINGLESS frame.
     """
     found = 0
     last = 0

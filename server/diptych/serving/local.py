@@ -25,7 +25,7 @@ from diptych.serving.control import Control, Message
 from diptych.serving.logs import configure
 from diptych.serving.spawn import (
     EXIT_USAGE,
-    close_all_but,
+    blank_all_but,
     exit_with,
     forbid_library_threads,
     fork_quietly,
@@ -35,6 +35,8 @@ from diptych_client import AsyncClient, Client
 START_TIMEOUT_S = 60.0
 """The first start compiles kernels."""
 STOP_TIMEOUT_S = 15.0
+SAVE_TIMEOUT_S = 3600.0
+"""What a server with a data directory gets to stop: saving may take long."""
 
 log = logging.getLogger("diptych.serving")
 
@@ -42,13 +44,16 @@ log = logging.getLogger("diptych.serving")
 class Server:
     """A running server. `address` is host:port."""
 
-    def __init__(self, pid: int, lifeline: Control, log_fd: int) -> None:
+    def __init__(
+        self, pid: int, lifeline: Control, log_fd: int, stop_timeout_s: float = STOP_TIMEOUT_S
+    ) -> None:
         self.pid = pid
         self.address = ""
         self.exit_code: int | None = None
         self._lifeline = lifeline
         self._log_fd = log_fd
         self._pidfd = os.pidfd_open(pid)
+        self._stop_timeout_s = stop_timeout_s
 
     def client(self, **options: Any) -> Client:
         """A blocking client; see `diptych_client.Client`."""
@@ -86,7 +91,7 @@ class Server:
         if self.exit_code is None:
             self.signal(signal.SIGTERM)
             try:
-                self.wait()
+                self.wait(self._stop_timeout_s)
             except TimeoutError:
                 self.signal(signal.SIGKILL)
                 self.wait()
@@ -151,7 +156,7 @@ def start(app: App, **settings: Any) -> Server:
     if pid == 0:
         _supervise(app, chosen, theirs, log_fd)
     theirs.close()
-    server = Server(pid, ours, log_fd)
+    server = Server(pid, ours, log_fd, SAVE_TIMEOUT_S if chosen.data else STOP_TIMEOUT_S)
     try:
         server._start()
     except BaseException:
@@ -166,7 +171,7 @@ def _supervise(app: App, settings: Settings, lifeline: Control, log_fd: int) -> 
     def run() -> int:
         # Appending: every process writes to this one file.
         _append_to(log_fd)
-        close_all_but([lifeline.fileno()])
+        blank_all_but([lifeline.fileno()])
         configure("supervisor", settings.log_format)
         forbid_library_threads()
         # A test runner that turns warnings into errors means its own process.

@@ -14,9 +14,11 @@ import select
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from diptych.app import App
 from diptych.config import Settings
+from diptych.engine.exports import Exports
 from diptych.engine.queries import ImageChanged, Queries, ViewKept
 from diptych.memory import Region
 from diptych.serving import channel
@@ -44,6 +46,7 @@ class ReaderPlan:
     gateway: socket.socket
     image_fds: tuple[int, ...]
     size_bytes: int
+    exports: Path
 
 
 def main(plan: ReaderPlan) -> int:
@@ -52,7 +55,9 @@ def main(plan: ReaderPlan) -> int:
     images = [
         Region.attach(fd, plan.size_bytes, scratch_bytes=SCRATCH_BYTES) for fd in plan.image_fds
     ]
-    reader = Reader(plan, Queries(plan.app, images, plan.settings.capacities))
+    limits = plan.settings.limits
+    exports = Exports(plan.exports, limits.export_bytes, limits.export_idle_s)
+    reader = Reader(plan, Queries(plan.app, images, plan.settings.capacities, exports))
     plan.control.send({"tell": "ready"})
     try:
         return reader.run()

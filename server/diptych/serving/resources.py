@@ -7,10 +7,14 @@ It maps none of the memory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
+import shutil
 import socket
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from diptych.app import App
@@ -23,6 +27,8 @@ from diptych.serving import frames
 from diptych.serving.takeover import Memory
 
 BACKLOG = 1024
+EXPORTS_PREFIX = "diptych-exports-"
+LOCK = "lock"
 
 
 def make_memory(app: App, settings: Settings) -> Memory:
@@ -59,6 +65,36 @@ def listen(addresses: Sequence[str]) -> tuple[socket.socket, ...]:
         except OSError as error:
             raise ConfigurationError(f"listen: {address}: {error.strerror or error}") from None
     return tuple(listeners)
+
+
+@contextmanager
+def exports_directory() -> Iterator[Path]:
+    """A directory of our own for exports, in the system's place for temporary files ($TMPDIR), as
+    long as the block runs. What a server that was killed left behind goes, too. Errors: OSError.
+    """
+    base = Path(tempfile.gettempdir())
+    for left in base.glob(f"{EXPORTS_PREFIX}{os.getuid()}-*"):
+        with contextlib.suppress(OSError), _locked(left / LOCK):
+            shutil.rmtree(left, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"{EXPORTS_PREFIX}{os.getuid()}-"))
+    try:
+        with _locked(directory / LOCK):
+            inside = directory / "files"
+            inside.mkdir(mode=0o700)
+            yield inside
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock. Errors: OSError, when somebody else does."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 def allow_descriptors(count: int) -> None:

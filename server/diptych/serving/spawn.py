@@ -122,6 +122,22 @@ def close_all_but(keep: Iterable[int]) -> None:
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
+def blank_all_but(keep: Iterable[int]) -> None:
+    """The same, with descriptors that lead nowhere in place of closed ones.
+
+    For a process that forks again: libraries that the parent had in use (Arrow is one) close
+    descriptors of theirs in every child, and abort it when there are none.
+    """
+    kept = {0, 1, 2, *keep}
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd not in kept and fd != nothing:
+            with contextlib.suppress(OSError):  # the listing's own is closed by now
+                os.fstat(fd)
+                os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
+
+
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """Run `main` and end the process with its code, whatever happens; no clean-up is run."""
     code = EXIT_FAILED

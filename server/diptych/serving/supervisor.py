@@ -8,6 +8,10 @@ What it must get right is order. A gateway's readers are killed and reaped befor
 that this holder left. A writer is reaped before the next one starts. At the end the gateway goes
 first, then readers, then the writer. When the supervisor itself is killed, the kernel kills the
 rest.
+
+With a data directory the writer saves the data before it ends, which takes what it takes: nobody
+kills it meanwhile, but for a second signal. A writer that is killed then, or was dead already, is
+replaced by one that goes on from the newest image and saves that.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diptych
@@ -33,6 +38,7 @@ from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.spawn import (
     EXIT_FAILED,
     EXIT_NEVER_RESTART,
+    EXIT_USAGE,
     become_subreaper,
     fork_child,
     name_process,
@@ -44,11 +50,14 @@ log = logging.getLogger("diptych.serving")
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
+"""What readers, and then a writer that has nothing to save, get."""
 RETRY_S = 0.5
 """After the machine refused a process: it has too many, or no memory for one more."""
+SAVING_TOLD_S = 10.0
+SAVES_MAX = 2
+"""Writers that are asked to save, should one be killed while it does."""
 DESCRIPTORS = 256
 """What a process may have open beside clients' connections."""
-"""What readers, and then the writer, get."""
 
 
 class Supervisor:
@@ -64,15 +73,18 @@ class Supervisor:
         self._numbers = itertools.count(1)
         self._writer: Child | None = None
         self._gateway: Child | None = None
+        self._stopped: Child | None = None  # the writer that was told to stop
         self._children: dict[int, Child] = {}  # by pid: all that are not reaped
         self._restarts = {"writer": 0, "gateway": 0, "reader": 0}
         self._proven: set[str] = set()  # roles of which one was ready at some time
         self._facts: Message = {}  # what the writer last said of itself
         self._accepted = False
         self._draining = False
+        self._saves_left = 0 if settings.data is None else SAVES_MAX
         self._over = False
         self._code = 0
         self._memory: Memory
+        self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
 
     def run(self) -> int:
@@ -90,12 +102,13 @@ class Supervisor:
         self._take_signals()
         if self._lifeline is not None:
             self._watch(self._lifeline, self._on_lifeline)
-        try:
-            self._start_writer()
-            while not self._over:
-                self._turn()
-        finally:
-            self._kill_all()
+        with resources.exports_directory() as self._exports:
+            try:
+                self._start_writer()
+                while not self._over:
+                    self._turn()
+            finally:
+                self._kill_all()
         return self._code
 
     # The loop.
@@ -172,8 +185,10 @@ class Supervisor:
         return child
 
     def _start_writer(self) -> None:
-        if self._draining or self._writer is not None:
-            return
+        if not self._draining and self._writer is None:
+            self._fork_writer()
+
+    def _fork_writer(self) -> None:
         holders = tuple({c.holder for c in self._children.values() if c.holder})
 
         def make(control: Control) -> Callable[[], int]:
@@ -212,7 +227,13 @@ class Supervisor:
         def make(control: Control) -> Callable[[], int]:
             size_bytes = self._memory.size_bytes
             plan = reader.ReaderPlan(
-                self.app, self.settings, control, reader_end, images, size_bytes
+                self.app,
+                self.settings,
+                control,
+                reader_end,
+                images,
+                size_bytes,
+                self._exports,
             )
             return lambda: reader.main(plan)
 
@@ -294,10 +315,7 @@ class Supervisor:
             _size(data_bytes),
             _size(data_bytes * (1 + images)),
         )
-        log.info(
-            "durability: none; there is no log yet: acknowledged work may be lost if the writer "
-            "or the host dies"
-        )
+        log.info("durability: none; there is no log yet: %s", _durability(self.settings))
         if self._lifeline is not None:
             self._lifeline.send({"tell": "ready", "addresses": addresses, "pids": self.pids()})
 
@@ -329,15 +347,17 @@ class Supervisor:
     def _died(self, child: Child, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         if self._draining:
-            self._died_in_drain(child)
+            self._died_in_drain(child, code)
             return
         why = f" ({child.stopped_because})" if child.stopped_because else ""
         log.warning("%s, pid %d, ended: %s%s", child.name, child.spawned.pid, ending(code), why)
         if code == -signal.SIGKILL and child.role in self._proven:
             child.ready = True  # somebody did that: it says nothing about the next one
-        if code == EXIT_NEVER_RESTART:
+        if code in (EXIT_NEVER_RESTART, EXIT_USAGE):
             log.error("%s can't be started: giving up", child.name)
-            self._end(EXIT_FAILED)
+            if child.role == "writer":
+                self._writer = None
+            self._give_up(EXIT_USAGE if code == EXIT_USAGE else EXIT_FAILED)
             return
         if child.role == "reader":
             self._reader_died(child)
@@ -376,7 +396,7 @@ class Supervisor:
         pause_s = self._policy.pause_s(child.role, ready=child.ready, now=time.monotonic())
         if pause_s is None:
             log.error("%s dies at its start, again and again: giving up", child.role)
-            self._end(EXIT_FAILED)
+            self._give_up(EXIT_FAILED)
             return
         self._restarts[child.role] += 1
         self._tell_restarts()
@@ -406,7 +426,8 @@ class Supervisor:
     def stop(self, why: str) -> None:
         """Begin to end in order; called again, end at once."""
         if self._draining:
-            log.warning("%s again: ending at once", why)
+            lost = "; what is not saved is lost" if self.settings.data else ""
+            log.warning("%s again: ending at once%s", why, lost)
             self._end(EXIT_FAILED)
             return
         log.info("%s: draining", why)
@@ -420,14 +441,37 @@ class Supervisor:
         drain_s = self.settings.limits.drain_ms / 1000 + GATEWAY_GRACE_S
         self._kill_after(drain_s, "gateway")
 
-    def _died_in_drain(self, child: Child) -> None:
+    def _give_up(self, code: int) -> None:
+        """End because a process can't be had; what there is to save is saved first."""
+        if not self._saves_left or self._writer is None or not self._writer.ready:
+            self._end(code)
+            return
+        self._draining, self._code = True, code
+        others = [child for child in self._children.values() if child is not self._writer]
+        for child in others:
+            self._kill(child)
+        if not others:
+            self._stop_writer()
+
+    def _died_in_drain(self, child: Child, code: int) -> None:
         if child is self._gateway:
             self._gateway = None
             self._stop_readers()
         elif child is self._writer:
             self._writer = None
+            self._writer_ended(child, code)
         if self._gateway is None and not any(c.role == "reader" for c in self._children.values()):
             self._stop_writer()
+
+    def _writer_ended(self, child: Child, code: int) -> None:
+        """In the drain. Only one that was killed is worth another try: the others said why."""
+        if not self._saves_left:
+            return
+        if code >= 0 or not child.ready:
+            self._saves_left = 0
+        if code != 0:
+            log.warning("%s, pid %d, ended: %s", child.name, child.spawned.pid, ending(code))
+            self._code = EXIT_FAILED
 
     def _stop_readers(self) -> None:
         for child in self._children.values():
@@ -438,12 +482,34 @@ class Supervisor:
             self._stop_writer()
 
     def _stop_writer(self) -> None:
+        """The last step: called whenever all others have ended, also when the writer has."""
+        if self._writer is None and self._saves_left and "writer" in self._proven:
+            try:
+                self._fork_writer()  # what the one before had is in the images still
+            except OSError as error:
+                log.error("can't start a process, trying again in %g s: %s", RETRY_S, error)
+                self._after(RETRY_S, self._stop_writer)
+                return
         if self._writer is None:
-            log.info("ended in order")
-            self._end(0)
-            return
-        self._writer.control.send({"do": "stop"})
-        self._kill_after(STOP_GRACE_S, "writer")
+            if self._code == 0:
+                log.info("ended in order")
+            self._end(self._code)
+        elif self._writer is not self._stopped:
+            self._stopped = self._writer
+            self._writer.control.send({"do": "stop"})
+            if self._saves_left:
+                self._saves_left -= 1
+                self._tell_saving(self._writer)
+            else:
+                self._kill_after(STOP_GRACE_S, "writer")
+
+    def _tell_saving(self, child: Child) -> None:
+        def tell() -> None:
+            if self._writer is child:
+                log.info("the writer saves the data; a second signal would end it at once")
+                self._tell_saving(child)
+
+        self._after(SAVING_TOLD_S, tell)
 
     def _kill_after(self, delay_s: float, role: str) -> None:
         def kill() -> None:
@@ -464,6 +530,15 @@ class Supervisor:
         for pid in list(self._children):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def _durability(settings: Settings) -> str:
+    if settings.data is None:
+        return "acknowledged work may be lost if the writer or the host dies"
+    return (
+        f"saved to {settings.data} at a clean stop; what comes after may be lost if the writer, "
+        "the server or the host dies"
+    )
 
 
 def _size(size_bytes: int) -> str:

@@ -5,6 +5,10 @@ image there was nothing yet that anyone could have been answered from: memory is
 and set up again. Else the newest whole image, published or not, is copied over the region, whose
 own content is never trusted, and a new history begins. All images but that one then count as
 lacking everything, and as held, until each holder has said anew what it holds.
+
+With a data directory the writer is the one that has it locked. A server's first writer begins with
+the newest checkpoint there, and without one with the application's setup; those after it go on from
+images, which are newer than any file.
 """
 
 from __future__ import annotations
@@ -19,10 +23,13 @@ from typing import cast
 
 from diptych.app import App
 from diptych.config import Settings
+from diptych.durable import DataDirectory
 from diptych.engine.engine import Engine
+from diptych.engine.opening import open_saved
 from diptych.engine.sync import Syncer, SyncSettings
 from diptych.errors import CorruptionError
 from diptych.memory import (
+    NONE,
     Mirror,
     Region,
     choose_tracker,
@@ -54,13 +61,31 @@ class Taken:
     syncer: Syncer
     recovered: bool
     tracker: str
+    directory: DataDirectory | None = None
 
 
 def take_memory(app: App, settings: Settings, memory: Memory, holders: Iterable[int]) -> Taken:
     """Open the memory as its one writer. `holders`: who may be looking at images.
 
-    Errors: whatever the application's setup raises; CorruptionError; MemoryFailure.
+    Errors: whatever the application's setup or migration raises; CorruptionError; MemoryFailure;
+    ConfigurationError and OSError, of the data directory.
     """
+    directory = None if settings.data is None else DataDirectory.open(settings.data, app.name)
+    try:
+        return _take_memory(app, settings, memory, holders, directory)
+    except BaseException:
+        if directory is not None:
+            directory.close()
+        raise
+
+
+def _take_memory(
+    app: App,
+    settings: Settings,
+    memory: Memory,
+    holders: Iterable[int],
+    directory: DataDirectory | None,
+) -> Taken:
     images = [_attach(fd, memory) for fd in memory.image_fds]
     newest = newest_complete(images)
     if newest is None:
@@ -69,19 +94,23 @@ def take_memory(app: App, settings: Settings, memory: Memory, holders: Iterable[
     region = Region.attach(
         memory.region_fd, memory.size_bytes, scratch_bytes=SCRATCH_BYTES, writable=True
     )
+    loaded = False
     if newest is not None:
         began = time.monotonic()
         restore(region, images[newest])
         log.info("region restored from image %d in %.3f s", newest, time.monotonic() - began)
+    elif directory is not None:
+        history, capacities = _new_history(), settings.capacities
+        loaded = open_saved(app, directory, region, history=history, capacities=capacities)
     # The configuration takes nothing but these words.
     tracker = choose_tracker(region, cast(Preference, settings.sync.tracker))
     mirror = Mirror(region, tracker, images, current=-1 if newest is None else newest)
-    if newest is None:
+    if newest is None and not loaded:
         engine = _create(app, settings, region, mirror)
     else:
         engine = _recover(app, settings, region, mirror)
     syncer = Syncer(mirror, sync_settings(settings), unknown=() if newest is None else holders)
-    return Taken(engine, syncer, newest is not None, tracker.name)
+    return Taken(engine, syncer, newest is not None, tracker.name, directory)
 
 
 def sync_settings(settings: Settings) -> SyncSettings:
@@ -114,9 +143,11 @@ def _recover(app: App, settings: Settings, region: Region, mirror: Mirror) -> En
         history=_new_history(),
         capacities=settings.capacities,
     )
-    stamp = read_stamp(mirror.images[mirror.current])
-    if stamp is None or engine.sequence != stamp.sequence:
-        raise CorruptionError(f"the image is stamped {stamp}, its content says {engine.sequence}")
+    if mirror.current != NONE:
+        stamp = read_stamp(mirror.images[mirror.current])
+        if stamp is None or engine.sequence != stamp.sequence:
+            told = f"the image is stamped {stamp}, its content says {engine.sequence}"
+            raise CorruptionError(told)
     # Beyond what it has in use, the image may have bytes of an earlier life, copied to it ahead of
     # a sync that never came. The store takes memory that it is given for zero.
     empty_beyond(region, engine.extents())

@@ -14,6 +14,7 @@ import numpy as np
 import diptych
 from diptych.app import App
 from diptych.config import Limits
+from diptych.engine.system import DESCRIBED
 from diptych.serving.frames import Bytes
 from diptych_client.errors import ProtocolError
 from diptych_client.protocol import HEADER, HEADER_BYTES, RESULT_BYTES_DEFAULT, Kind
@@ -82,6 +83,8 @@ class Greeter:
 
 
 def operation_kinds(app: App) -> Bytes:
-    """For each operation's number, the kind of frame that calls it."""
-    kinds = {"transaction": Kind.TRANSACTION, "query": Kind.QUERY}
-    return np.array([kinds[operation.kind] for operation in app.operations], np.uint8)
+    """For each operation's number, the kind of frame that calls it, and 0 between them."""
+    kinds = np.zeros(1 + max(operation.number for operation in DESCRIBED), np.uint8)
+    for operation in [*app.operations, *DESCRIBED]:
+        kinds[operation.number] = Kind[operation.kind.upper()]
+    return kinds

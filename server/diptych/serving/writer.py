@@ -4,7 +4,7 @@ A plain loop over epoll: read from the gateway, split, run what came in pieces o
 millisecond, send the replies, give the syncer its turn. Nothing here ever waits for a gateway:
 replies that it does not take are kept up to a bound, reading from it stops meanwhile, and a gateway
 that takes nothing for too long is given up (the supervisor replaces it). Ends by the supervisor's
-word, or with it.
+word, or with it. With a data directory it saves the data before it ends by that word.
 """
 
 from __future__ import annotations
@@ -20,14 +20,21 @@ from typing import Any
 
 from diptych.app import App
 from diptych.config import Settings
+from diptych.durable import DataDirectory
+from diptych.engine.opening import save
 from diptych.engine.sync import Pinned, Published
-from diptych.errors import CorruptionError, OutOfMemory
+from diptych.errors import ConfigurationError, CorruptionError, OutOfMemory
 from diptych.memory import NONE, MemoryFailure
 from diptych.serving import channel, control, frames
 from diptych.serving.channel import Hold, Image, Internal
 from diptych.serving.control import Control, Message
 from diptych.serving.frames import FrameBuffer
-from diptych.serving.spawn import EXIT_NEVER_RESTART, EXIT_PARENT_GONE
+from diptych.serving.spawn import (
+    EXIT_FAILED,
+    EXIT_NEVER_RESTART,
+    EXIT_PARENT_GONE,
+    EXIT_USAGE,
+)
 from diptych.serving.takeover import Memory, Taken, take_memory
 from diptych.store.fill import table_figures
 from diptych_client.protocol import HEADER
@@ -60,11 +67,14 @@ def main(plan: WriterPlan) -> int:
     """The writer's process: returns its exit code."""
     try:
         taken = take_memory(plan.app, plan.settings, plan.memory, plan.holders)
-    except (CorruptionError, OutOfMemory, MemoryFailure) as error:
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return EXIT_USAGE
+    except (CorruptionError, OutOfMemory, MemoryFailure, OSError) as error:
         log.error("the writer can't start: %s", error)
         return EXIT_NEVER_RESTART
     except Exception:
-        log.exception("the application's setup failed")
+        log.exception("the application's setup, or its migration, failed")
         return EXIT_NEVER_RESTART
     return Writer(plan, taken).run()
 
@@ -123,6 +133,7 @@ class Writer:
     def __init__(self, plan: WriterPlan, taken: Taken) -> None:
         self.engine, self.syncer = taken.engine, taken.syncer
         self._tracker, self._recovered = taken.tracker, taken.recovered
+        self._app, self._directory = plan.app, taken.directory
         self._control = plan.control
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[int], None]] = {}
@@ -144,7 +155,31 @@ class Writer:
                     self._ready[fd](events)
             self._sync()
             self._look_after_gateways()
+        if self._code == 0 and self._directory is not None:
+            self._code = self._save(self._directory)
         return self._code
+
+    def _save(self, directory: DataDirectory) -> int:
+        """Write what there is to the data directory; the exit code."""
+        engine = self.engine
+        newest = None
+        try:
+            newest = directory.newest()
+            if newest is not None and newest.sequence == engine.sequence:
+                # A directory's checkpoints are of one line: the same number is the same data.
+                log.info("nothing to save: %s has it all", newest.path.name)
+                return 0
+            save(self._app.name, directory, engine.region, engine.layout)
+        except (OSError, MemoryError) as error:
+            has = f"it has {newest.path.name}" if newest else "nothing is there"
+            log.error(
+                "the data was not saved to %s: %s; %s, and what came after it is lost",
+                directory.path,
+                error,
+                has,
+            )
+            return EXIT_FAILED
+        return 0
 
     def _watch(self, fd: int, on_ready: Callable[[int], None]) -> None:
         self._ready[fd] = on_ready

@@ -91,6 +91,15 @@ def nodes_for(rows: int, keys: int) -> int:
 
 
 @kernel
+def has_none(words: Words, x: int, key: int) -> bool:
+    """Whether None is in the comparable key words that stand from `key` on."""
+    for i in range(words[x + X_KEYS]):
+        if words[x + X_TEXT + i] == ORDER_VALID and words[key + i] == 0:
+            return True
+    return False
+
+
+@kernel
 def is_taken(words: Words, x: int, way: int) -> bool:
     """Whether an entry agrees with that of a way on all key words; None agrees with nothing.
 
@@ -98,10 +107,7 @@ def is_taken(words: Words, x: int, way: int) -> bool:
     """
     key = way + W_KEY
     keys = words[x + X_KEYS]
-    for i in range(keys):
-        if words[x + X_TEXT + i] == ORDER_VALID and words[key + i] == 0:
-            return False
-    if words[words[x + X_STATE] + ROOT] == 0:
+    if words[words[x + X_STATE] + ROOT] == 0 or has_none(words, x, key):
         return False
     leaf = words[way]
     position = words[way + 1]

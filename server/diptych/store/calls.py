@@ -9,7 +9,7 @@ Importing this module compiles the kernels, or loads them from the cache.
 from __future__ import annotations
 
 from diptych.kernel import direct, ready
-from diptych.store import btree, bulk_writes, hashing, heap, heap_bulk, rows, undo, verify
+from diptych.store import btree, bulk, bulk_writes, hashing, heap, heap_bulk, rows, undo, verify
 
 find = direct(hashing.find, 1)
 find1 = direct(hashing.find1, 2)
@@ -29,6 +29,12 @@ heap_release = direct(heap.release, 2)
 heap_assign = direct(heap.assign, 4)
 gather = ready(rows.gather, "(int64[::1], int64, int64[::1])")
 check = ready(verify.check, "(int64[::1], int64)")
+put = direct(undo.put, 2)
+begin_pages = direct(undo.begin_pages, 0)
+end_pages = direct(undo.end_pages, 0)
+insert_staged = ready(
+    bulk.insert_staged, "(int64[::1], int64, int64, int64, int64, int64[:,::1], int64[::1])"
+)
 heap_compact = ready(heap_bulk.compact, "(int64[::1], int64)")
 heap_measure = ready(heap_bulk.measure, "(int64[::1], int64, int64, int64[::1], int64[::1])")
 heap_gather = ready(

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from diptych.errors import CorruptionError, TableFull
+from diptych.errors import CorruptionError, HeapFull, TableFull
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
 from diptych_client.errors import Rejected
 
 
 class MemoryNeeded(BaseException):
-    """A table or index has used up its memory but not its capacity.
+    """A table, index or heap has used up its memory but not its capacity.
 
-    The engine rolls the transaction back, gives memory to what `descriptor` describes, and runs the
-    transaction again; a handler never sees it (so it is not an `Exception`).
+    The engine rolls the transaction back, gives memory to what `descriptor` describes (or puts
+    the free pieces of the heap together: `compact`), and runs the transaction again; a handler
+    never sees it (so it is not an `Exception`).
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, compact: bool = False) -> None:
         super().__init__(descriptor)
         self.descriptor = descriptor
+        self.compact = compact
 
 
 class TransactionTooLarge(Rejected):
@@ -55,8 +57,12 @@ def not_found(table: str, key: Any) -> Rejected:
 def fault(code: int, descriptor: int, table: TableLayout) -> BaseException:
     """The exception for a kernel's negative result. `descriptor`: what S_FAULT names."""
     name = table.spec.name
-    if code in (at.GROW_TABLE, at.GROW_INDEX):
+    if code in (at.GROW_TABLE, at.GROW_INDEX, at.GROW_HEAP):
         return MemoryNeeded(descriptor)
+    if code == at.COMPACT_HEAP:
+        return MemoryNeeded(descriptor, compact=True)
+    if code == at.HEAP_FULL:
+        return HeapFull(name, table.heap_words * 8)
     if code == at.TABLE_FULL:
         return TableFull(name, table.capacity)
     if code == at.UNDO_FULL:

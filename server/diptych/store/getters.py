@@ -6,6 +6,7 @@ was read is zero: a slot without a row is zero in every column, and so is None.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +106,13 @@ def _wide_getter(space: Space, table: TableLayout, column: Column, codec: Codec)
     size_bytes = item_bytes(column)
     raw = space.byte_view(table.bases[column.first_word], table.capacity * size_bytes)
     read_zero, exact = _zero_reader(space, table, column, codec), column.size_bytes
+    unpack = struct.Struct(f"{size_bytes}s").unpack_from  # twice as fast as a slice of `raw`
 
     def get_text(self: Row) -> Any:
         row = self._row
         if row is None:
             raise stale(table.spec.name)
-        found = bytes(raw[row * size_bytes : (row + 1) * size_bytes]).rstrip(b"\0").decode()
+        found: str = unpack(raw, row * size_bytes)[0].rstrip(b"\0").decode()
         return found or read_zero(self)
 
     def get_data(self: Row) -> Any:

@@ -8,6 +8,7 @@ in one `struct` call; the kernel does the rest.
 from __future__ import annotations
 
 import struct
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from diptych.schema import MISSING, Column
 from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.faults import fault, not_found
+from diptych.store.heaps import make_store
 from diptych.store.rowtypes import Row
 from diptych.store.values import Codec
 from diptych_client.errors import Rejected
@@ -34,6 +36,8 @@ def make_insert(view: TableView) -> Callable[..., Row]:
         "_scratch": view.space.scratch_bytes,
         "_words": view.space.words,
         "_insert_row": calls.insert,
+        "_mark_of": calls.mark,
+        "_rollback": calls.rollback,
         "_Row": view.row,
         "_not_found": not_found,
         "_diagnose": _diagnoser(view),
@@ -48,6 +52,8 @@ def make_insert(view: TableView) -> Callable[..., Row]:
         parameters.append(name if default is MISSING else f"{name}=_default_{name}")
         codec = view.codecs[name]
         names[f"_word_{name}"] = codec.padded if column.words > 1 else codec.word
+        if column.in_heap:
+            names[f"_word_{name}"] = make_store(view.space, view.layout, codec)
         names[f"_known_{name}"] = codec.known
         value = _value_source(column, codec)
         if column.optional:
@@ -62,22 +68,33 @@ def make_insert(view: TableView) -> Callable[..., Row]:
                 f"        raise _not_found({column.reference!r}, {name})\n"
             )
     everything = "".join(f"{column.name}, " for column in columns)
+    body = (
+        "    try:\n"
+        f"        _pack(_scratch, {_ARGUMENTS_BYTE}, {', '.join(values)})\n"
+        "    except _packing_error:\n"
+        f"        raise _diagnose(({everything})) from None\n"
+        f"    _row = _insert_row(_words, {view.layout.descriptor})\n"
+        "    if _row < 0:\n"
+        f"        _row = _failed(_row, ({everything}))\n"
+    )
+    if view.layout.spec.heap_columns:
+        body = _undone_on_failure(body)
     source = (
-        f"def insert(*, {', '.join(parameters)}):\n"
-        + "".join(checks)
-        + "    try:\n"
-        + f"        _pack(_scratch, {_ARGUMENTS_BYTE}, {', '.join(values)})\n"
-        + "    except _packing_error:\n"
-        + f"        raise _diagnose(({everything})) from None\n"
-        + f"    _row = _insert_row(_words, {view.layout.descriptor})\n"
-        + "    if _row < 0:\n"
-        + f"        _row = _failed(_row, ({everything}))\n"
-        + "    return _Row(_row)\n"
+        f"def insert(*, {', '.join(parameters)}):\n{''.join(checks)}{body}    return _Row(_row)\n"
     )
     exec(compile(source, f"<{view.name}.insert>", "exec"), names)
     made: Callable[..., Row] = names["insert"]
     made.__qualname__ = f"{view.name}.insert"
     return made
+
+
+def _undone_on_failure(body: str) -> str:
+    """What went into the heap before an insert failed must go with it."""
+    return (
+        "    _mark = _mark_of(_words)\n    try:\n"
+        + textwrap.indent(body, "    ")
+        + "    except BaseException:\n        _rollback(_words, _mark)\n        raise\n"
+    )
 
 
 def _struct_code(column: Column) -> str:
@@ -102,6 +119,8 @@ def _value_source(column: Column, codec: Codec) -> str:
 def _diagnoser(view: TableView) -> Callable[[tuple[Any, ...]], BaseException]:
     def diagnose(values: tuple[Any, ...]) -> BaseException:
         for column, value in zip(view.layout.spec.columns, values, strict=True):
+            if column.in_heap:
+                continue  # refused at once, if it was
             try:
                 view.codecs[column.name].encode(value)
             except Rejected as bad:

@@ -12,14 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from diptych.app import App
 from diptych.errors import ConfigurationError, CorruptionError, did_you_mean
 from diptych.memory.layout import PAGE_BYTES, Extent, Words, merged
-from diptych.schema import CAPACITY_MAX, Column, Index, TableSpec
+from diptych.schema import (
+    CAPACITY_MAX,
+    HEAP_BYTES_MAX,
+    HEAP_BYTES_MIN,
+    HEAP_SIZE,
+    Column,
+    Index,
+    TableSpec,
+)
 from diptych.schema import FORMAT as SCHEMA_FORMAT
 from diptych.store import words as at
 from diptych.store.btree import nodes_for
@@ -36,6 +44,8 @@ ROWS_SMALL = 1 << 14  # doubled up to here; from here on a quarter more, to leav
 NODES_SMALL = 1 << 9
 ROWS_STEP_MAX = 1 << 20  # and never more than this at once, so that growth never takes long
 NODES_STEP_MAX = 1 << 16
+STAGING_WORDS_FIRST = 64 * PAGE_WORDS
+STAGING_WORDS_STEP_MAX = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,19 @@ class TableLayout:
 
 
 @dataclass(frozen=True)
+class StagingRange:
+    """Room for rows that are not visible yet. `header`: where the system header tells of it."""
+
+    header: int
+    start: int
+    words: int
+
+    @property
+    def allocated_word(self) -> int:
+        return self.header + at.STAGING_ALLOCATED - at.STAGING
+
+
+@dataclass(frozen=True)
 class Layout:
     """A whole region. `system_pages`: header, states, descriptors and schema, always in memory."""
 
@@ -89,6 +112,7 @@ class Layout:
     system_pages: int
     size_bytes: int
     schema: bytes
+    staging: tuple[StagingRange, ...]
 
     @property
     def system(self) -> Extent:
@@ -109,6 +133,8 @@ class Layout:
         start = (self.system_pages - _pages(len(self.schema))) * PAGE_WORDS
         words[at.SCHEMA_WORDS], words[at.SCHEMA_AT] = len(self.schema), start
         words.view(np.uint8)[start * 8 : start * 8 + len(self.schema)] = list(self.schema)
+        for each in self.staging:
+            words[each.header : each.header + 2] = each.start, each.words
         for table in self.tables:
             self._describe(words, table)
 
@@ -156,6 +182,8 @@ class Layout:
                 nodes = int(words[index.descriptor + at.X_NODES_ALLOCATED])
                 found += index_extents(index, 0, nodes)
             found += heap_extents(table, 0, int(words[table.descriptor + at.T_HEAP_ALLOCATED]))
+        for each in self.staging:
+            found += staging_extents(each, 0, int(words[each.allocated_word]))
         return merged(found)
 
 
@@ -194,25 +222,16 @@ def plan(
     app: str = "",
     version: int = 1,
 ) -> Layout:
-    """Lay out a schema. `capacities` (rows by table name) outrank the ones in code.
+    """Lay out a schema. `capacities` outrank the ones in code: rows by table name, and by
+    `name.heap_bytes` the bytes of its heap.
 
     `app` and `version` go into the schema text, so that data tells whose it is.
 
     Errors: ConfigurationError for a table that does not exist, or a capacity that can't be.
     """
-    chosen = dict(capacities or {})
-    for name, capacity in chosen.items():
-        if name not in {spec.name for spec in specs}:
-            known = did_you_mean(name, [spec.name for spec in specs])
-            raise ConfigurationError(f"capacity for a table {name!r} that does not exist{known}")
-        if not 1 <= capacity <= CAPACITY_MAX:
-            raise ConfigurationError(f"capacity of {name} must be 1 to {CAPACITY_MAX}")
+    specs = _resized(specs, dict(capacities or {}))
     tables_told = [
-        {
-            **spec.describe(),
-            "capacity": chosen.get(spec.name, spec.capacity),
-            "heap_bytes": spec.heap_bytes,
-        }
+        {**spec.describe(), "capacity": spec.capacity, "heap_bytes": spec.heap_bytes}
         for spec in specs
     ]
     told = {"format": SCHEMA_FORMAT, "app": app, "version": version, "tables": tables_told}
@@ -223,15 +242,11 @@ def plan(
     system_pages = descriptors_page + at.DESCRIPTOR_PAGES * len(specs) + _pages(len(schema))
     cursor = _Cursor(system_pages * PAGE_WORDS, 2 * PAGE_WORDS)
     tables = tuple(
-        _plan_table(
-            spec,
-            chosen.get(spec.name, spec.capacity),
-            (descriptors_page + i * at.DESCRIPTOR_PAGES) * PAGE_WORDS,
-            cursor,
-        )
+        _plan_table(spec, (descriptors_page + i * at.DESCRIPTOR_PAGES) * PAGE_WORDS, cursor)
         for i, spec in enumerate(specs)
     )
-    return Layout(tables, system_pages, cursor.word * 8, schema)
+    staging = _plan_staging(tables, cursor)
+    return Layout(tables, system_pages, cursor.word * 8, schema, staging)
 
 
 def of_app(app: App, capacities: Mapping[str, int] | None = None) -> Layout:
@@ -257,8 +272,30 @@ class _Cursor:
         return self.state - words
 
 
-def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor) -> TableLayout:
-    state = cursor.take_state()
+def _resized(specs: Sequence[TableSpec], chosen: dict[str, int]) -> list[TableSpec]:
+    """The tables with the capacities and heaps that somebody chose for them."""
+    resized = []
+    for spec in specs:
+        capacity = chosen.pop(spec.name, spec.capacity)
+        if not 1 <= capacity <= CAPACITY_MAX:
+            raise ConfigurationError(f"capacity of {spec.name} must be 1 to {CAPACITY_MAX}")
+        heap_bytes = chosen.pop(spec.name + HEAP_SIZE, spec.heap_bytes)
+        if heap_bytes != spec.heap_bytes and not spec.heap_columns:
+            raise ConfigurationError(f"{spec.name} has no str or bytes columns to have a heap for")
+        if spec.heap_columns and not HEAP_BYTES_MIN <= heap_bytes <= HEAP_BYTES_MAX:
+            raise ConfigurationError(
+                f"heap_bytes of {spec.name} must be {HEAP_BYTES_MIN} to {HEAP_BYTES_MAX}"
+            )
+        resized.append(replace(spec, capacity=capacity, heap_bytes=heap_bytes))
+    for name in chosen:
+        table = name.removesuffix(HEAP_SIZE)
+        known = did_you_mean(table, [spec.name for spec in specs])
+        raise ConfigurationError(f"capacity for a table {table!r} that does not exist{known}")
+    return resized
+
+
+def _plan_table(spec: TableSpec, descriptor: int, cursor: _Cursor) -> TableLayout:
+    state, capacity = cursor.take_state(), spec.capacity
     live, next_, buckets = (cursor.take(max(BUCKETS_FIRST, capacity)) for _ in range(3))
     ranges = [Range(live, 1), Range(next_, 1), Range(buckets, 1)]
     bases: list[int] = []
@@ -270,12 +307,12 @@ def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor
         base = cursor.take(-(-capacity * column.words // rows_a_word))
         ranges.append(Range(base, column.words, rows_a_word))
         bases += [base + i for i in range(column.words)]
-        strides += [column.words] * column.words
+        strides += [column.words if rows_a_word == 1 else 0] * column.words
         packs += [pack] * column.words
         if column.optional:
             valid = cursor.take(-(-capacity // ROWS_A_WORD))
             ranges.append(Range(valid, 1, ROWS_A_WORD))
-            bases, strides, packs = [*bases, valid], [*strides, 1], [*packs, VALID_PACK]
+            bases, strides, packs = [*bases, valid], [*strides, 0], [*packs, VALID_PACK]
     indexes = []
     for i, index in enumerate(spec.indexes):
         nodes_max = nodes_for(capacity, index.words)
@@ -299,6 +336,18 @@ def _plan_table(spec: TableSpec, capacity: int, descriptor: int, cursor: _Cursor
         cursor.take(heap_words) if heap_words else 0,
         heap_words,
         cursor.take_state(at.HEAP_STATE_WORDS) if heap_words else 0,
+    )
+
+
+def _plan_staging(
+    tables: Sequence[TableLayout], cursor: _Cursor
+) -> tuple[StagingRange, StagingRange]:
+    """As much as the largest table holds: one import at a time can be under way."""
+    rows = max((table.capacity * table.spec.words for table in tables), default=0)
+    blob = max((table.heap_words for table in tables), default=0)
+    return (
+        StagingRange(at.STAGING, cursor.take(rows), rows),
+        StagingRange(at.STAGING_BLOB, cursor.take(blob), blob),
     )
 
 
@@ -329,10 +378,10 @@ def table_extents(table: TableLayout, old_rows: int, new_rows: int) -> list[Exte
     return found
 
 
-def heap_growth(table: TableLayout, words: int) -> int:
-    """How many words a heap that has memory for `words` should have next."""
-    more = words + min(words // 4, HEAP_WORDS_STEP_MAX)
-    return min(table.heap_words, max(HEAP_WORDS_FIRST, more))
+def heap_growth(table: TableLayout, words: int, least: int = 0) -> int:
+    """How many words a heap that has memory for `words`, and needs `least`, should have next."""
+    more = max(words + min(words // 4, HEAP_WORDS_STEP_MAX), HEAP_WORDS_FIRST, least)
+    return min(table.heap_words, _words_pages(more) * PAGE_WORDS)
 
 
 def heap_extents(table: TableLayout, old_words: int, new_words: int) -> list[Extent]:
@@ -347,6 +396,19 @@ def index_extents(index: IndexLayout, old_nodes: int, new_nodes: int) -> list[Ex
     old = _words_pages(old_nodes * at.NODE_WORDS)
     new = _words_pages(new_nodes * at.NODE_WORDS)
     page = index.nodes // PAGE_WORDS
+    return [Extent(page + old, page + new)] if new > old else []
+
+
+def staging_growth(staging: StagingRange, words: int) -> int:
+    """How many words a staging range that has memory for `words` should have next."""
+    more = max(STAGING_WORDS_FIRST, words + min(words, STAGING_WORDS_STEP_MAX))
+    return min(staging.words, more)
+
+
+def staging_extents(staging: StagingRange, old_words: int, new_words: int) -> list[Extent]:
+    """The pages that words `old_words` to `new_words` of it add."""
+    old, new = _words_pages(old_words), _words_pages(new_words)
+    page = staging.start // PAGE_WORDS
     return [Extent(page + old, page + new)] if new > old else []
 
 

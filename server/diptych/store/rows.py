@@ -17,11 +17,11 @@ import numpy.typing as npt
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
 from diptych.store.btree import add, add_on, remove, remove_on
-from diptych.store.fields import get_value, put_value
+from diptych.store.fields import get_packed, get_value, put_packed, put_value, whole_at
 from diptych.store.hashing import find_at, link, unlink
 from diptych.store.heap import release_row
 from diptych.store.slots import LIVE, is_live, release_pending, release_slot, take_slot
-from diptych.store.undo import mark, put, rollback, save
+from diptych.store.undo import mark, put, put_new, rollback, save
 from diptych.store.ways import find_ways, way_of
 from diptych.store.words import (
     AUTO_LAST,
@@ -89,7 +89,12 @@ def write_values(words: Words, t: int, row: int, number: int) -> bool:
     argument = words[SCRATCH] + S_ARGUMENT
     for value in range(words[t + T_VALUES]):
         word = words[argument + value]
-        if word != 0 and not put_value(words, t, value, row, word):
+        if word == 0:
+            continue
+        at = whole_at(words, t, value, row)
+        if at < 0 and not put_packed(words, t, value, row, word):
+            return False
+        if at >= 0 and not put_new(words, at, word):
             return False
     key = words[t + T_KEY_VALUE]
     if words[t + T_AUTO] != 0:
@@ -148,7 +153,11 @@ def free_slot(words: Words, t: int, row: int) -> bool:
     if not (save(words, state, STATE_WORDS) and release_pending(words, t)):
         return False
     for value in range(words[t + T_VALUES]):
-        if get_value(words, t, value, row) != 0 and not put_value(words, t, value, row, 0):
+        at = whole_at(words, t, value, row)
+        if at < 0:
+            if get_packed(words, t, value, row) != 0 and not put_packed(words, t, value, row, 0):
+                return False
+        elif words[at] != 0 and not put(words, at, 0):
             return False
     return release_slot(words, t, row)
 
@@ -240,6 +249,9 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     """
     if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
         return NOT_LIVE
+    if not is_indexed(words, t, value, 1):
+        same = get_value(words, t, value, row) == word
+        return 0 if same or put_value(words, t, value, row, word) else UNDO_FULL
     new = words[SCRATCH] + S_WORD
     words[new] = word
     return update_at(words, t, row, value, 1, new)

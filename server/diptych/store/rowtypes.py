@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from diptych.errors import did_you_mean
-from diptych.store.faults import ReadOnly, StaleRow
+from diptych.store.faults import ReadOnly, StaleRow, stale
 from diptych.store.getters import make_getter
 from diptych.store.layout import TableLayout
 from diptych.store.setters import Find, make_setter
@@ -66,6 +66,19 @@ def row_type(
 
     members["__repr__"], members["__getattr__"] = show, missing
     return type(table.spec.record.__name__, (Row,), members)
+
+
+def stale_type(row_class: type[Row], table: str) -> type[Row]:
+    """What row objects of that class become when their transaction or query has ended."""
+
+    def refuse(self: Row, *value: Any) -> Any:
+        raise stale(table)
+
+    columns = [name for name, member in vars(row_class).items() if isinstance(member, property)]
+    members: dict[str, Any] = {name: property(refuse, refuse) for name in columns}
+    members |= {"__slots__": (), "__module__": row_class.__module__}
+    members["__repr__"] = lambda self: f"<{table}: not a row any more>"
+    return type(row_class.__name__, (Row,), members)
 
 
 def _refusal(reason: str) -> Callable[[Row, Any], None]:

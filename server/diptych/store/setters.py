@@ -13,6 +13,7 @@ from diptych.schema import Column
 from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.faults import fault, not_found, stale
+from diptych.store.heaps import make_assign
 from diptych.store.layout import TableLayout
 from diptych.store.values import Codec
 from diptych.store.views import Space
@@ -33,7 +34,9 @@ def make_setter(
     (`not_unique`, `not_found`), StaleRow.
     """
     indexed = any(column in index.spec.columns for index in table.indexes)
-    if column.words > 1 or column.optional:
+    if column.in_heap:
+        setter = _heap_setter(space, table, column, codec)
+    elif column.words > 1 or column.optional:
         setter = _words_setter(space, table, column, codec)
     elif column.bits < 64 or indexed:
         setter = _word_setter(space, table, column, codec)
@@ -101,6 +104,18 @@ def _words_setter(space: Space, table: TableLayout, column: Column, codec: Codec
             raise fault(code, scratch[at.S_FAULT], table)
 
     return set_words
+
+
+def _heap_setter(space: Space, table: TableLayout, column: Column, codec: Codec) -> Set:
+    assign = make_assign(space, table, column, codec)
+
+    def set_value(self: Row, value: Any) -> None:
+        row = self._row
+        if row is None:
+            raise stale(table.spec.name)
+        assign(row, value)
+
+    return set_value
 
 
 def _checked(setter: Set, column: Column, refers: Find) -> Set:

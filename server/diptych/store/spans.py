@@ -21,6 +21,14 @@ def copy(words: Words, source: int, target: int, count: int) -> int:
 
 
 @kernel
+def shift_up(words: Words, at: int, count: int, distance: int) -> int:
+    """Move `count` words up by `distance`, which may be less than `count`."""
+    for i in range(at + count - 1, at - 1, -1):
+        words[np.uint64(i + distance)] = words[np.uint64(i)]
+    return 0
+
+
+@kernel
 def clear(words: Words, at: int, count: int) -> int:
     """Set `count` words to 0."""
     for i in range(count):

@@ -16,7 +16,7 @@ from diptych.schema import MISSING
 from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.columns import Selection, select
-from diptych.store.faults import ReadOnly, StaleRow, fault, not_found
+from diptych.store.faults import ReadOnly, StaleRow, fault, not_found, stale
 from diptych.store.inserts import make_insert
 from diptych.store.layout import IndexLayout, TableLayout
 from diptych.store.prefixes import prefix_writer
@@ -60,6 +60,7 @@ class IndexView:
     ) -> Iterator[Row]:
         space, advance, row_class = self._space, calls.advance, self._table.row
         words, block = space.words, space.take_cursor()
+        era = space.begin_walk()
         try:
             low_count, high_count = self._write_low(low), self._write_high(high)
             cursor = calls.open_cursor(
@@ -67,10 +68,13 @@ class IndexView:
             )
             while (row := advance(words, cursor)) >= 0:
                 yield row_class(row)
+            if era != space.era:
+                raise StaleRow(f"the transaction of this range of {self!r} has ended")
             if row != at.NOT_FOUND:
                 raise fault(row, 0, self._table.layout)
         finally:
-            space.free_cursor(block)
+            space.free_cursor(block, era)
+            space.end_walk(era)
 
     def _make_end(self, reverse: int) -> Callable[..., Row | None]:
         words, descriptor, row_class = self._space.words, self._index.descriptor, self._table.row
@@ -130,18 +134,24 @@ class TableView:
         return self.find(key) >= 0
 
     def __iter__(self) -> Iterator[Row]:
-        words, descriptor, row = self.space.words, self.layout.descriptor, -1
-        while (row := calls.next_row(words, descriptor, row)) >= 0:
-            yield self.row(row)
+        space, descriptor, row_class, row = self.space, self.layout.descriptor, self.row, -1
+        words, era = space.words, space.begin_walk()
+        try:
+            while (row := calls.next_row(words, descriptor, row)) >= 0:
+                yield row_class(row)
+                if era != space.era:
+                    raise StaleRow(f"the transaction of this iteration of {self!r} has ended")
+        finally:
+            space.end_walk(era)
 
     def delete(self, row: Row) -> None:
         """Remove a row of this table; the row object is stale afterwards."""
         if not self.space.writable:
             _refuse_write()
-        if type(row) is not self.row:
+        if isinstance(row, Row) and row._row is None:
+            raise stale(self.name)
+        if type(row) is not self.row or row._row is None:
             raise TypeError(f"delete takes a row of {self.name}, not {row!r}")
-        if row._row is None:
-            raise StaleRow(f"{row!r} is not a live row of {self.name}")
         code = calls.delete(self.space.words, self.layout.descriptor, row._row)
         if code < 0:
             raise fault(code, self.space.scratch[at.S_FAULT], self.layout)
@@ -149,7 +159,15 @@ class TableView:
 
     def columns(self, **equals: Any) -> Selection:
         """Live rows as numpy arrays, those alone whose columns equal the given values."""
-        return select(self.space, self.layout, self.codecs, equals)
+        return select(self, equals)
+
+    def arrow(self) -> Any:
+        """A pyarrow.Table of all rows, in slot order."""
+        return self.columns().arrow()
+
+    def df(self) -> Any:
+        """A pandas.DataFrame of all rows, in slot order."""
+        return self.columns().df()
 
     def _make_get_or_insert(self) -> Callable[..., Row]:
         names = [column.name for column in self.layout.spec.keys]

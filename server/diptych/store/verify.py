@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from diptych.kernel import bulk_kernel
 from diptych.memory.layout import Words
+from diptych.store.btree import has_none
 from diptych.store.descent import agrees, entry_of, is_before
 from diptych.store.fields import get_value
 from diptych.store.hashing import bucket_of, find_at, hash_row
@@ -290,7 +291,8 @@ def check_leaf(words: Words, x: int, leaf: int, before: int) -> int:
         if before >= 0:
             if not is_before(words, before, entry, keys + 1, 0):
                 return TREE_ORDER
-            if words[x + X_UNIQUE] != 0 and agrees(words, before, entry, keys):
+            same = words[x + X_UNIQUE] != 0 and agrees(words, before, entry, keys)
+            if same and not has_none(words, x, entry):
                 return TREE_UNIQUE
         row = words[entry + keys]
         if row < 0 or row >= words[words[t + T_STATE] + ROW_HIGH]:

@@ -16,6 +16,8 @@ from diptych.memory import Region
 from diptych.store import words as at
 from diptych.store.faults import RangeLost
 
+GROWTH = (at.GROW_TABLE, at.GROW_INDEX, at.GROW_HEAP)
+
 
 @dataclass
 class Space:
@@ -31,16 +33,20 @@ class Space:
         self.scratch_bytes = self.region.scratch
         self.scratch = self.scratch_bytes.cast("q")
         self.arguments = self.scratch[at.S_ARGUMENT : at.S_ARGUMENT + at.VALUES_MAX]
+        self.blob = self.scratch_bytes[at.S_BLOB * 8 : at.S_UNDO * 8]
         self.undo = self.scratch[at.S_UNDO :]
         self.scratch[at.S_UNDO_LIMIT] = len(self.undo)
         self._free_cursors = list(range(at.CURSORS))
+        # Ranges and iterations that have begun and not ended, and those that a transaction's end
+        # left behind, whose era is over. Each holds a reference to its rows' class.
+        self.open_walks = self.lost_walks = self.era = 0
         # Set while a transaction runs that can't run again: gives memory on the spot.
         self.give_memory: Callable[[int], None] | None = None
         self._root: npt.NDArray[np.uint8] | None = None
 
     def needs_memory(self, code: int) -> bool:
         """Whether a kernel's negative `code` asks for memory, and has been given it."""
-        if self.give_memory is None or code not in (at.GROW_TABLE, at.GROW_INDEX):
+        if self.give_memory is None or code not in GROWTH:
             return False
         self.give_memory(self.scratch[at.S_FAULT])
         return True
@@ -57,8 +63,32 @@ class Space:
         self.scratch[at.S_CURSOR_SERIAL] = serial + (block - serial - 1) % at.CURSORS
         return block
 
-    def free_cursor(self, block: int) -> None:
-        self._free_cursors.append(block)
+    def free_cursor(self, block: int, era: int) -> None:
+        """Give back a cursor taken in that era; one of an era that is over is free already."""
+        if era == self.era:
+            self._free_cursors.append(block)
+
+    def begin_walk(self) -> int:
+        """Count a walk that begins; returns its era."""
+        self.open_walks += 1
+        return self.era
+
+    def end_walk(self, era: int) -> None:
+        if era == self.era:
+            self.open_walks -= 1
+        else:
+            self.lost_walks -= 1
+
+    def end_walks(self) -> None:
+        """Whatever walks are open: their next step is refused."""
+        if self.open_walks == 0:
+            return
+        self.lost_walks += self.open_walks
+        self.open_walks = 0
+        self.era += 1
+        self._free_cursors = list(range(at.CURSORS))
+        for block in self._free_cursors:
+            self.scratch[at.S_CURSORS + block * at.CURSOR_WORDS + at.C_SERIAL] = 0
 
     @property
     def root(self) -> npt.NDArray[np.uint8]:

@@ -30,6 +30,21 @@ SCHEMA_WORDS = (
 )
 SCHEMA_AT = 526
 
+# Of the system header, too: rows of an import that nobody sees yet (store/staging.py).
+STAGING = 900  # word position of the range that holds their value words; this and the next two
+STAGING_WORDS = 901  # are what the range is known by
+STAGING_ALLOCATED = 902  # words that have memory; grows between batches
+STAGING_BLOB = 903  # the same of the range that holds the bytes of their str and bytes values
+STAGING_BLOB_WORDS = 904
+STAGING_BLOB_ALLOCATED = 905
+STAGING_TOKEN = 906  # names the import that is under way; 0: none
+STAGING_TABLE = 907  # its table's descriptor
+STAGING_ROWS = 908
+STAGING_BYTES = 909  # used of the second range
+STAGING_HEAP_WORDS = 910  # words of the table's heap that those will take
+STAGING_BEGAN = 911  # ns since 1970
+STAGING_COMMITTED = 912  # the token of the last import that became visible
+
 # State block of a table (8 words).
 STATE_WORDS = 8
 ROW_COUNT = 0
@@ -68,7 +83,7 @@ T_HEAP_WORDS = 25  # as long as it may get
 T_HEAP_ALLOCATED = 26  # words that have memory; grows between batches
 T_HEAP_STATE = 27  # word position of its state block
 T_BASE = 64  # per value word: word position of row 0
-T_STRIDE = 320  # per value word: words from one row to the next
+T_STRIDE = 320  # per value word: words from one row to the next, 0 where rows share words
 T_PACK = 576  # per value word: how rows share words, see below
 T_INDEX = 832  # per index: its descriptor, INDEX_WORDS each
 VALUES_MAX = 256
@@ -130,6 +145,8 @@ S_FAULT = (
 )
 S_HEAP_WORDS = 4  # with GROW_HEAP: how many words the heap needs at the least
 S_WORD = 5  # the word that an update is about to write
+S_PAGES = 8  # while the undo log is kept in pages: where the bitmap of those saved is; else 0
+S_PAGES_LIMIT = 9  # and what S_UNDO_LIMIT was
 S_KEY = 16  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
 S_PATH = 32  # a descent, from the leaf up: HEIGHT_MAX pairs of node's position and entry number
 S_ARGUMENT = 64  # up to VALUES_MAX words: a row's values, or a key

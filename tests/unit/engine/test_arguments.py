@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from diptych import App, Db, between, items, text
+from diptych import App, Day, Db, Time, between, bits, data, f32, i8, items, text, u8, u16, u64
 from diptych.engine.arguments import binder
 from diptych.errors import DeclarationError
 from diptych_client.errors import BadArguments
@@ -75,6 +75,18 @@ GOOD = [
     (dict, {1: "a"}, {1: "a"}),
     (dict[str, float], {"a": 1}, {"a": 1.0}),
     (dict[int, Side], {5: 1}, {5: Side.BUY}),
+    (i8, -128, -128),
+    (u64, 2**64 - 1, 2**64 - 1),
+    (u16 | None, None, None),
+    (Annotated[u8, between(-5, 9)], 0, 0),
+    (f32, 3.4e38, 3.4e38),
+    (f32, float("inf"), float("inf")),
+    (Annotated[f32 | None, between(0, 1)], 0.5, 0.5),
+    (Annotated[bytes, data(3)], b"a\0c", b"a\0c"),
+    (Annotated[bytes, data(3)] | None, None, None),
+    (Time, -1, -1),
+    (Day, 20_000, 20_000),
+    (Annotated[Side, bits(8)], 1, Side.BUY),
 ]
 
 
@@ -122,6 +134,15 @@ BAD = [
     (dict, [], "value must be a map"),
     (dict[str, int], {"a": "b"}, r"value\{\} must be an int"),
     (dict[str, int], {1: 1}, r"value\{\} must be text"),
+    (i8, 128, "value must be an int from -128 to 127, not 128"),
+    (u8 | None, -1, "value must be an int from 0 to 255"),
+    (Annotated[u8, between(-5, 9)], -1, "value must be an int from 0 to 9"),
+    (Day, 2**31, "value must be an int from -2147483648 to 2147483647"),
+    (f32, 3.5e38, "value must be a number that 32 bits can hold"),
+    (Annotated[f32 | None, between(0, 1)], 2, "value must be a number from 0 to 1"),
+    (Annotated[bytes, data(3)], b"ab", "value must be exactly 3 bytes, not b'ab'"),
+    (Annotated[bytes, data(3)], "abc", "value must be exactly 3 bytes"),
+    (Annotated[Side, bits(8)], 2, r"one of 1 \(BUY\)"),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from diptych import Db
 
 Row = dict[str, Any]
-DATA_CHARACTERS = 256
+DATA_CHARACTERS = 500
 
 
 class Refused(Exception):
@@ -83,7 +83,7 @@ class NaiveTpcc:
             "id": number,
             "customer": customer,
             "entered": now,
-            "carrier": 0,
+            "carrier": None,
             "line_count": len(lines),
             "all_local": {supplier for _, supplier, _ in lines} == {warehouse},
         }
@@ -112,7 +112,7 @@ class NaiveTpcc:
                 "number": position + 1,
                 "item": item_number,
                 "supplier": supplier,
-                "delivered": 0,
+                "delivered": None,
                 "quantity": quantity,
                 "amount": amount,
                 "info": stock[f"dist_{district:02}"],
@@ -189,11 +189,11 @@ class NaiveTpcc:
         lines = [
             (
                 *(line[name] for name in ("item", "supplier", "quantity", "amount")),
-                line["delivered"] or None,
+                line["delivered"],
             )
             for line in self.lines(order)
         ]
-        return (*who, order["id"], order["entered"], order["carrier"] or None, lines)
+        return (*who, order["id"], order["entered"], order["carrier"], lines)
 
     def delivery(self, now: int, warehouse: int, carrier: int) -> Any:
         delivered = []

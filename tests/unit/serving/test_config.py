@@ -81,8 +81,9 @@ def test_flag_over_environment_over_file(tmp_path: Path) -> None:
         ('listen = ["localhost"]', "is not host:port"),
         ('[sync]\nimages_directory = "/no/such/place"', "is not a directory"),
         ("[tables.order]\ncapacity = 0", "capacity: must be 1 to"),
-        ("[tables.order]\nrows = 1", "tables.order: has one setting, capacity"),
-        ("[tables]\norder = 1", "tables.order: has one setting, capacity"),
+        ("[tables.order]\nrows = 1", "tables.order: has the settings capacity and heap_bytes"),
+        ("[tables]\norder = 1", "tables.order: has the settings capacity and heap_bytes"),
+        ("[tables.order]\nheap_bytes = 5", "tables.order.heap_bytes: must be 1.04858e"),
         ("= 1", "app.toml: "),
     ],
 )
@@ -139,3 +140,12 @@ def test_every_setting_has_help_and_a_default_within_its_bounds() -> None:
 def test_reading_settings_needs_no_numpy() -> None:
     code = "import sys, diptych.config; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_data_directory_may_be_missing_but_no_file(tmp_path: Path) -> None:
+    missing = tmp_path / "made" / "later"
+    assert load(environment={}, flags={"data": str(missing)}).data == missing
+    assert not missing.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="is not a directory"):
+        load(environment={"DIPTYCH_DATA": str(tmp_path / "file")})

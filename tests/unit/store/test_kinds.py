@@ -164,7 +164,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 @pytest.fixture(name="bench")
 def _bench() -> Iterator[Bench]:
-    with app.open(now=0) as bench:
+    with app.open(now=0, check=True) as bench:
         yield bench
 
 

@@ -93,3 +93,29 @@ def test_long_spans() -> None:
     region.words[start : start + 5000] = 0
     undo.rollback(region.words, 0)
     assert np.array_equal(region.words[start : start + 5000], np.arange(5000))
+
+
+def test_of_what_was_zero_the_trailer_is_the_record() -> None:
+    region = lay_out(TablePlan(1))
+    before = region.data()
+    assert undo.put_new(region.words, SPOT, 7)
+    assert undo.save_zeros(region.words, SPOT + 1, 30)
+    region.words[SPOT + 1 : SPOT + 31] = 5
+    assert undo.put(region.words, SPOT + 3, 6)
+    assert region.undo_top == 4
+    log = region.scratch + at.S_UNDO
+    assert region.words[log] == undo.WAS_ZERO | SPOT
+    undo.rollback(region.words, 1)
+    assert region.words[SPOT] == 7
+    assert not region.words[SPOT + 1 : SPOT + 31].any()
+    undo.rollback(region.words, 0)
+    assert region.data() == before
+
+
+def test_of_zeros_nothing_is_written_without_room() -> None:
+    region = lay_out(TablePlan(1), undo_words=1)
+    assert undo.put_new(region.words, SPOT, 7)
+    assert not undo.put_new(region.words, SPOT + 1, 7)
+    assert not undo.save_zeros(region.words, SPOT + 1, 2)
+    assert region.words[SPOT + 1] == 0
+    assert region.undo_top == 1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
+import numpy as np
 import pytest
 from tests.store_region import IndexPlan, StoreRegion, TablePlan, lay_out
 
-from diptych.store import rows, verify
+from diptych import App, bits, key, text
+from diptych.store import heap, rows, verify, verify_heap
+from diptych.store import layout as layouts
 from diptych.store import words as at
 
 ROWS = 100
@@ -174,6 +178,136 @@ INDEX_DAMAGE: dict[int, list[Damage]] = {
 }
 
 
+HEAP_WORDS = 500
+PACKS = (0, 2 | at.PACK_SIGNED, 6, 3, at.PACK_HEAP, 0, 6)
+
+
+def sound_heap() -> StoreRegion:
+    """A table with narrow columns, None, and a heap with free blocks and memory never used.
+
+    Row 1 has the value of 19 bytes in words 3 to 5, and rows 2 and 3 are deleted.
+    """
+    region = lay_out(TablePlan(7, capacity=21, packs=PACKS, heap_words=HEAP_WORDS))
+    words, t = region.words, region.tables[0]
+    for i in range(10):
+        reference = heap.store(words, t, region.blob(b"value %d of the heap" % i))
+        region.argue(i, -1, 1, i, reference, 0, 0)
+        assert rows.insert(words, t) == i
+    for row in (2, 3):
+        assert rows.delete(words, t, row) == 0
+    assert verify.check(words, t) == 0
+    return region
+
+
+def heap_word(region: StoreRegion, number: int) -> int:
+    return int(region.words[region.tables[0] + at.T_HEAP]) + number
+
+
+def heap_state(region: StoreRegion, number: int) -> int:
+    return int(region.words[region.tables[0] + at.T_HEAP_STATE]) + number
+
+
+def reference(region: StoreRegion, row: int) -> int:
+    return int(region.words[region.tables[0] + at.T_BASE + 4]) + row
+
+
+def narrow(region: StoreRegion, value: int) -> int:
+    return int(region.words[region.tables[0] + at.T_BASE + value])
+
+
+THREE = at.H_LISTS + 2  # the list of blocks of three words
+HEAP_DAMAGE: dict[int, list[Callable[[StoreRegion], object]]] = {
+    verify.NOT_ZERO: [
+        # Behind row 20, in the last word of a column.
+        lambda r: put(r, narrow(r, 1) + 5, 1 << 16),
+        lambda r: put(r, narrow(r, 2), 0x3F3 | 1 << 21),
+        lambda r: put(r, narrow(r, 3) + 2, -1 << 56),
+        # Rows 2 and 12, which are free.
+        lambda r: put(r, narrow(r, 3), int(r.words[narrow(r, 3)]) | 5 << 16),
+        lambda r: put(r, narrow(r, 2), 0x3F3 | 1 << 12),
+    ],
+    verify.NONE_VALUE: [
+        lambda r: put(r, narrow(r, 2), 0x3F2),
+        lambda r: put(r, narrow(r, 5) + 4, 1),
+    ],
+    verify_heap.HEAP_COUNTERS: [
+        lambda r: put(r, heap_state(r, at.H_TOP), HEAP_WORDS + 1),
+        lambda r: put(r, heap_state(r, at.H_TOP), -1),
+        lambda r: put(r, heap_state(r, at.H_USED), 25),
+        lambda r: put(r, heap_state(r, at.H_FREE), 3),
+        lambda r: put(r, heap_state(r, at.H_LISTS + heap.CLASSES), 1),
+        lambda r: put(r, heap_state(r, at.HEAP_STATE_WORDS - 1), 1),
+        lambda r: put(r, r.tables[0] + at.T_HEAP_ALLOCATED, HEAP_WORDS + 1),
+        lambda r: put(r, r.tables[0] + at.T_HEAP_ALLOCATED, 29),
+        lambda r: put(r, reference(r, 1), 0),
+    ],
+    verify_heap.HEAP_REFERENCE: [
+        lambda r: put(r, reference(r, 1), 2 << at.REFERENCE_BITS | 20),
+        lambda r: put(r, reference(r, 0), 32),
+        lambda r: put(r, reference(r, 1), 30 << at.REFERENCE_BITS | 20),
+        lambda r: put(r, reference(r, 1), 1 << 60 | 20),
+        lambda r: put(r, reference(r, 1), -1 << at.REFERENCE_BITS | 20),
+        lambda r: put(r, reference(r, 1), 3 << at.REFERENCE_BITS),
+        lambda r: put(r, heap_state(r, at.H_TOP), 28),
+    ],
+    verify_heap.HEAP_TAIL: [
+        lambda r: put(r, heap_word(r, 5), int(r.words[heap_word(r, 5)]) | 1 << 40),
+        lambda r: put(r, heap_word(r, 5), int(r.words[heap_word(r, 5)]) | -1 << 63),
+        lambda r: put(r, reference(r, 1), 3 << at.REFERENCE_BITS | 18),
+    ],
+    verify_heap.HEAP_LISTS: [
+        lambda r: put(r, heap_word(r, 6), 7),
+        lambda r: put(r, heap_word(r, 7), 1),
+        lambda r: put(r, heap_word(r, 6), HEAP_WORDS + 1),
+        lambda r: put(r, heap_word(r, 6), -5),
+        lambda r: put(r, heap_state(r, THREE), 4),
+        lambda r: put(r, heap_state(r, THREE - 1), 8),
+        lambda r: put(r, heap_state(r, at.H_TOP), 33),
+    ],
+    verify_heap.HEAP_UNUSED: [
+        lambda r: put(r, heap_word(r, 30), 1),
+        lambda r: put(r, heap_word(r, HEAP_WORDS - 1), -1),
+    ],
+}
+
+
+@pytest.mark.parametrize("code", HEAP_DAMAGE)
+def test_damage_to_narrow_columns_and_heaps_is_named(code: int) -> None:
+    for number, damage in enumerate(HEAP_DAMAGE[code]):
+        region = sound_heap()
+        damage(region)
+        assert verify.check(region.words, region.tables[0]) == code, number
+        assert verify.explain(code) == verify.EXPLANATIONS[code]
+
+
+def test_none_of_several_words_is_zero_in_all_of_them() -> None:
+    class Person:
+        number: int = key()
+        name: Annotated[str, text(20)] | None
+        half: Annotated[int, bits(16)] | None
+
+    app = App("people")
+    app.table(capacity=100)(Person)
+    layout = layouts.of_app(app)
+    words = np.zeros(layout.scratch_word + at.S_UNDO + 1000, np.int64)
+    layout.format(words, history=1, seed=1)
+    table = layout.tables[0]
+    t = table.descriptor
+    words[t + at.T_ALLOCATED] = 100
+    words[layout.scratch_word + at.S_UNDO_LIMIT] = 1000
+    argument = layout.scratch_word + at.S_ARGUMENT
+    for number, values in enumerate([(7, 7, 7, 1, -7, 1), (0, 0, 0, 0, 0, 0)]):
+        words[argument : argument + 7] = number, *values
+        assert rows.insert(words, t) == number
+    assert verify.check(words, t) == 0
+    for value, where in ((1, 3), (2, 3), (3, 3)):
+        words[table.bases[value] + where] = 1
+        assert verify.check(words, t) == verify.NONE_VALUE
+        words[table.bases[value] + where] = 0
+    words[table.bases[5]] |= 1 << 16
+    assert verify.check(words, t) == verify.NONE_VALUE
+
+
 @pytest.mark.parametrize("code", TABLE_DAMAGE)
 def test_damage_to_a_table_is_named(code: int) -> None:
     for damage in TABLE_DAMAGE[code]:
@@ -219,14 +353,13 @@ def test_siblings_that_should_be_one_are_named() -> None:
 
 
 def test_every_code_has_words() -> None:
-    assert set(TABLE_DAMAGE) | set(INDEX_DAMAGE) | {verify.TREE_UNIQUE, verify.TREE_FILL} == set(
-        verify.EXPLANATIONS
-    )
+    planted = {*TABLE_DAMAGE, *INDEX_DAMAGE, *HEAP_DAMAGE, verify.TREE_UNIQUE, verify.TREE_FILL}
+    assert planted == set(verify.EXPLANATIONS)
     assert verify.explain(0) == "nothing is wrong"
 
 
 def test_checking_changes_nothing() -> None:
-    region = sound()
-    before = region.data()
-    verify.check(region.words, region.tables[0])
-    assert region.data() == before
+    for region in (sound(), sound_heap()):
+        before = region.data()
+        verify.check(region.words, region.tables[0])
+        assert region.data() == before

@@ -1,9 +1,10 @@
 """`==`, `<` and the rest as Python means them, between the types that handlers have.
 
 Numbers of one kind compare as such; an int with a float is refused, since Python compares them
-exactly. Text compares as its bytes do, which is the order of its code points; rows are equal when
-they are the same row. None equals None alone, and ordering it gives the call up to the
-interpreter. All else is refused: Numba would answer some of it with False.
+exactly. Text compares as its bytes do, which is the order of its code points, and bytes with bytes
+of the same length; rows are equal when they are the same row. None equals None alone, and ordering
+it gives the call up to the interpreter. All else is refused: Numba would answer some of it with
+False.
 """
 
 from __future__ import annotations
@@ -12,18 +13,15 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from diptych.store.compiled.native import give_up_if
 from diptych.store.compiled.rows import parts_of
-from diptych.store.compiled.types import Refused, RowType, TextType
-from diptych.store.compiled.values import inner, number_kind, spoken, text_words
-
-BIT = ir.IntType(1)
-
+from diptych.store.compiled.sized import sized_words
+from diptych.store.compiled.types import BIT, DataType, Refused, RowType, TextType
+from diptych.store.compiled.values import inner, number_kind, spoken
 
 # What stands for an operator in compiled code; Numba finds these by name in this module.
 
@@ -82,11 +80,13 @@ def comparable(sign: str, left: types.Type, right: types.Type) -> bool:
     if is_text(left) and is_text(right):
         literals = [kind for kind in (left, right) if isinstance(kind, types.StringLiteral)]
         return len(literals) < 2 and not any("\0" in kind.literal_value for kind in literals)
+    if isinstance(left, DataType):
+        return bool(left == right)
     return isinstance(left, RowType) and left == right and sign in ("==", "!=")
 
 
 def compare_words(sign: str, builder: Any, left: list[Any], right: list[Any]) -> Any:
-    """Compare text word by word; byte-swapped where the order matters."""
+    """Compare text or bytes word by word; byte-swapped where the order matters."""
     if sign in ("==", "!="):
         equal = BIT(1)
         for one, other in zip(left, right, strict=True):
@@ -102,11 +102,11 @@ def compare_words(sign: str, builder: Any, left: list[Any], right: list[Any]) ->
 
 def compare(context: Any, builder: Any, sign: str, kinds: Any, values: Any) -> Any:
     """Generated code for two values of comparable types that are not None."""
-    if is_text(kinds[0]):
+    if is_text(kinds[0]) or isinstance(kinds[0], DataType):
         count = 0
         for _ in range(2):  # the second time both are as long as the longer one
             sides = [
-                text_words(kind, builder, value, count)
+                sized_words(kind, builder, value, count)
                 for kind, value in zip(kinds, values, strict=True)
             ]
             count = max(map(len, sides))

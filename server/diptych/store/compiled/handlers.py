@@ -93,6 +93,21 @@ def compiled_handlers(app: App, region: Region) -> dict[str, Handler]:
     return {name: bind(entry, region) for name, entry in _compiled[app].items()}
 
 
+def check_handlers(app: App) -> dict[str, str]:
+    """Why each transaction that is marked compiled can't be, with file and line, or "", by name."""
+    tables = layouts.plan(list(app.tables.values())).tables
+    db = DbType(f"{app.name}#{next(_tags)}", tables)
+    found = {}
+    for operation in app.operations:
+        if operation.kind == "transaction" and operation.compiled:
+            try:
+                compile_operation(operation, db)
+                found[operation.name] = ""
+            except DeclarationError as error:
+                found[operation.name] = str(error)
+    return found
+
+
 def compile_operation(operation: Operation, db: DbType) -> Entry:
     """Compile one operation. Errors: DeclarationError."""
     where = place_of(operation.function)

@@ -22,11 +22,11 @@ from numba.core.typing.templates import (
 from diptych.errors import did_you_mean
 from diptych.schema import MISSING
 from diptych.store import words as at
-from diptych.store.compiled.native import call_kernel, leave_if
+from diptych.store.compiled.native import call_kernel, leave_if, put_arguments
 from diptych.store.compiled.rows import make_row
-from diptych.store.compiled.tables import OMITTED, optional_row, put_arguments
+from diptych.store.compiled.tables import OMITTED, optional_row
 from diptych.store.compiled.types import I64, IndexType, RangeType, RangeWalkType, Refused
-from diptych.store.compiled.values import check, to_words
+from diptych.store.compiled.values import check, in_index_order, to_words
 
 BOUNDS = ("start", "stop", "reverse")
 
@@ -43,7 +43,8 @@ def _bound(context: Any, builder: Any, index: IndexType, kinds: Any, values: Any
     """The words of values for an index's first columns."""
     words = []
     for column, kind, value in zip(index.spec.columns, kinds, values, strict=False):
-        words += to_words(context, builder, column, kind, value)
+        parts = to_words(context, builder, column, kind, value, sought=True)
+        words += in_index_order(column, parts)
     return words
 
 

@@ -36,6 +36,7 @@ KERNELS = {
     "assign": (rows.assign, 4),
     "delete": (rows.delete, 2),
     "update": (rows.update, 4),
+    "update_words": (rows.update_words, 4),
     "next_row": (rows.next_row, 2),
     "open_cursor": (btree.open_cursor, 5),
     "advance": (btree.advance, 1),
@@ -125,6 +126,14 @@ def store_scratch(builder: Any, base: Any, position: Any, value: Any) -> None:
     """Write a word of the scratch, which no undo log knows; `position` from its beginning."""
     scratch = load(builder, base, at.SCRATCH)
     builder.store(word(value), pointer(builder, base, builder.add(scratch, word(position))))
+
+
+def put_arguments(builder: Any, base: Any, words: list[Any], first: int = at.S_ARGUMENT) -> None:
+    """Write the arguments of a kernel, which begin at word `first` of the scratch."""
+    scratch = load(builder, base, at.SCRATCH)
+    for i, value in enumerate(words):
+        place = pointer(builder, base, builder.add(scratch, word(first + i)))
+        builder.store(word(value), place)
 
 
 def load_scratch(builder: Any, base: Any, position: Any) -> Any:

@@ -27,6 +27,7 @@ from diptych.schema import INT_MAX, INT_MIN
 from diptych.store.compiled import comparisons, exact, indexes, rejections, tables
 from diptych.store.compiled.records import is_record, make_record, record_call
 from diptych.store.compiled.rows import column_of
+from diptych.store.compiled.sized import data_literal, literal_number
 from diptych.store.compiled.source import check_source
 from diptych.store.compiled.types import Refused, RowType, TableType
 from diptych.store.compiled.values import check, inner, number_kind, spoken
@@ -80,7 +81,9 @@ class ReplaceForHandlers(FunctionPass):
         elif any(inst.value is expr for expr in self.raised):
             yield ir.Assign(ir.Const(None, inst.loc), inst.target, inst.loc)
         elif isinstance(inst.value, ir.Global | ir.FreeVar):
-            yield _assigned(inst, known(inst.value.value, inst.value.name, inst.loc))
+            yield from _constant(inst, inst.value.value, inst.value.name)
+        elif isinstance(inst.value, ir.Const) and isinstance(inst.value.value, bytes):
+            yield from _constant(inst, inst.value.value, "")
         elif isinstance(inst.value, ir.Expr):
             yield from self._expression(code, inst)
         else:
@@ -94,7 +97,7 @@ class ReplaceForHandlers(FunctionPass):
         if expr.op == "getattr":
             module = constant(code, expr.value)
             if isinstance(module, ModuleType):
-                yield _assigned(inst, known(getattr(module, expr.attr, None), expr.attr, inst.loc))
+                yield from _constant(inst, getattr(module, expr.attr, None), expr.attr)
                 return
         if expr.op == "call":
             kind = constant(code, expr.func)
@@ -159,8 +162,15 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, float | str)
 
 
-def _assigned(inst: Any, value: Any) -> Any:
-    return ir.Assign(ir.Global(inst.target.name, value, inst.loc), inst.target, inst.loc)
+def _constant(inst: Any, value: Any, name: str) -> Iterator[Any]:
+    """`inst.target = value`, which is known when the handler is compiled."""
+    if isinstance(value, bytes):
+        number = _temporary(inst, "$bytes")
+        yield ir.Assign(ir.Const(literal_number(value, inst.loc), inst.loc), number, inst.loc)
+        yield from _called(inst, data_literal, [number])
+    else:
+        value = known(value, name, inst.loc)
+        yield ir.Assign(ir.Global(inst.target.name, value, inst.loc), inst.target, inst.loc)
 
 
 def _temporary(inst: Any, name: str) -> Any:

@@ -18,7 +18,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from diptych.errors import DeclarationError
 from diptych.schema import ValueType, value_type
 from diptych.store.compiled.shapes import argument_type
-from diptych.store.compiled.types import Refused, TextType
+from diptych.store.compiled.types import DataType, Refused, TextType
 from diptych.store.compiled.values import inner, number_kind
 
 _classes: list[tuple[Any, ValueType]] = []
@@ -62,7 +62,9 @@ def settled(value: ValueType, kind: types.Type) -> types.Type:
     except DeclarationError:
         return kind if isinstance(kind, types.StringLiteral) else types.unliteral(kind)
     plain = inner(declared)
-    if isinstance(plain, TextType):
+    if isinstance(plain, DataType):
+        same = plain == found
+    elif isinstance(plain, TextType):
         size_bytes = getattr(found, "size_bytes", None)
         if isinstance(found, types.StringLiteral):
             size_bytes = len(found.literal_value.encode())

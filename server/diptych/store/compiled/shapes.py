@@ -16,8 +16,16 @@ from numba.core import types
 from diptych.errors import DeclarationError
 from diptych.schema import ValueType
 from diptych.store.compiled.rows import check_live, parts_of
-from diptych.store.compiled.types import I64, RowType, TextType
-from diptych.store.compiled.values import spoken, text_value
+from diptych.store.compiled.sized import sized_value
+from diptych.store.compiled.types import (
+    I64,
+    VALUE_WORDS_MAX,
+    DataType,
+    RowType,
+    SizedType,
+    TextType,
+)
+from diptych.store.compiled.values import spoken
 from diptych_client.errors import BadArguments
 
 
@@ -30,8 +38,12 @@ def argument_type(value: ValueType, place: str) -> types.Type:
     plain = {bool: types.boolean, float: types.float64, NoneType: types.none}
     if value.base in plain:
         return plain[value.base]
-    if value.base is str and value.text is not None:
-        return TextType(value.text.size_bytes)
+    mark = value.text or value.data
+    if mark is not None:
+        if mark.size_bytes > VALUE_WORDS_MAX * 8:
+            cure = f"{VALUE_WORDS_MAX * 8} at most, or declare the handler with compiled=False"
+            raise DeclarationError(f"{place}: a compiled handler can't take so many bytes; {cure}")
+        return TextType(mark.size_bytes) if value.text else DataType(mark.size_bytes)
     if value.is_record:
         parts = [argument_type(part, f"{place}.{name}") for name, part in value.fields]
         return types.BaseTuple.from_types(parts, value.base)
@@ -41,6 +53,8 @@ def argument_type(value: ValueType, place: str) -> types.Type:
     cure = "declare the handler with compiled=False"
     if value.base is str:
         cure = "say how long it is: Annotated[str, text(16)]"
+    if value.base is bytes:
+        cure = "say how long it is: Annotated[bytes, data(16)]"
     name = getattr(value.base, "__name__", value.base)
     raise DeclarationError(f"{place}: a compiled handler can't take {name}; {cure}")
 
@@ -55,7 +69,7 @@ class Arguments:
     def __init__(self) -> None:
         self.codes: list[str] = []
         self.expressions: list[str] = []
-        self.names: dict[str, Any] = {"encoded": encoded}
+        self.names: dict[str, Any] = {"encoded": encoded, "sized": sized}
 
     def add(self, value: ValueType, name: str) -> None:
         """Append the words of the argument that the Python expression `name` gives."""
@@ -75,6 +89,9 @@ class Arguments:
         elif value.text is not None:
             words = -(-value.text.size_bytes // 8)
             self._slot(f"{words * 8}s", f"encoded({name}, {value.text.size_bytes})")
+        elif value.data is not None:
+            words = -(-value.data.size_bytes // 8)
+            self._slot(f"{words * 8}s", f"sized({name}, {value.data.size_bytes})")
         elif value.base is not NoneType:
             self._slot("d" if value.base is float else "q", name)
 
@@ -91,6 +108,13 @@ def encoded(value: str, size_bytes: int) -> bytes:
     return raw
 
 
+def sized(value: bytes, size_bytes: int) -> bytes:
+    """Bytes as they are. Errors: BadArguments when they are not as long as their parameter says."""
+    if not isinstance(value, bytes) or len(value) != size_bytes:
+        raise BadArguments(f"{size_bytes} bytes are wanted, not {value!r}")
+    return value
+
+
 def read_argument(context: Any, builder: Any, kind: types.Type, words: Any) -> Any:
     """Generated code for one argument. `words`: an iterator over the words, as values."""
     if isinstance(kind, types.Optional):
@@ -101,8 +125,8 @@ def read_argument(context: Any, builder: Any, kind: types.Type, words: Any) -> A
     if isinstance(kind, types.BaseTuple):
         parts = [read_argument(context, builder, part, words) for part in kind]
         return context.make_tuple(builder, kind, parts)
-    if isinstance(kind, TextType):
-        return text_value(builder, [next(words) for _ in range(kind.words)])
+    if isinstance(kind, SizedType):
+        return sized_value(builder, [next(words) for _ in range(kind.words)])
     if isinstance(kind, types.NoneType):
         return context.get_dummy_value()
     if isinstance(kind, types.Boolean):
@@ -118,7 +142,7 @@ def words_count(kind: types.Type) -> int:
         return 1 + words_count(kind.type)
     if isinstance(kind, types.BaseTuple):
         return sum(map(words_count, kind))
-    if isinstance(kind, TextType):
+    if isinstance(kind, SizedType):
         return kind.words
     return 0 if isinstance(kind, types.NoneType | types.StringLiteral) else 1
 
@@ -148,6 +172,8 @@ class Answer:
             return f"({parts})"
         if isinstance(kind, TextType):
             return f"{self._slot(f'{kind.words * 8}s')}.rstrip(b'\\0').decode()"
+        if isinstance(kind, DataType):
+            return f"{self._slot(f'{kind.words * 8}s')}[:{kind.size_bytes}]"
         if isinstance(kind, RowType):
             return f"db.tables[{kind.table.spec.name!r}].row({self._slot('q')})"
         kind = types.unliteral(kind)
@@ -182,7 +208,7 @@ def write_answer(context: Any, builder: Any, kind: types.Type, value: Any) -> li
         for i, part in enumerate(kind):
             words += write_answer(context, builder, part, builder.extract_value(value, i))
         return words
-    if isinstance(kind, TextType):
+    if isinstance(kind, SizedType):
         return [builder.extract_value(value, i) for i in range(kind.words)]
     if isinstance(kind, RowType):
         base, row = parts_of(context, builder, kind, value)

@@ -27,13 +27,12 @@ from diptych.schema import MISSING, Column
 from diptych.store import words as at
 from diptych.store.compiled.native import (
     call_kernel,
-    leave,
     leave_if_negative,
     load,
-    store_scratch,
+    put_arguments,
     word,
 )
-from diptych.store.compiled.rows import make_row, parts_of
+from diptych.store.compiled.rows import check_reference, find, found_or_leave, make_row, parts_of
 from diptych.store.compiled.types import I64, DbType, Refused, RowType, TableType, TableWalkType
 from diptych.store.compiled.values import check, default_words, inner, spoken, to_words
 
@@ -96,36 +95,12 @@ def check_key(table: TableType, kind: types.Type) -> None:
 def key_words(context: Any, builder: Any, table: TableType, kind: Any, value: Any) -> list[Any]:
     """The words of a key, given as a value or a tuple of them."""
     if not isinstance(kind, types.BaseTuple):
-        return to_words(context, builder, table.spec.keys[0], kind, value)
+        return to_words(context, builder, table.spec.keys[0], kind, value, sought=True)
     found = []
     for i, (column, part) in enumerate(zip(table.spec.keys, kind, strict=True)):
-        found += to_words(context, builder, column, part, builder.extract_value(value, i))
+        item = builder.extract_value(value, i)
+        found += to_words(context, builder, column, part, item, sought=True)
     return found
-
-
-def put_arguments(builder: Any, base: Any, words: list[Any], first: int = at.S_ARGUMENT) -> None:
-    for i, value in enumerate(words):
-        store_scratch(builder, base, first + i, value)
-
-
-def find(context: Any, builder: Any, table: TableType, base: Any, words: list[Any]) -> Any:
-    """The slot of the row with this key, or a negative number."""
-    if len(words) == 1:
-        return call_kernel(context, builder, "find1", base, table.descriptor, words[0])
-    put_arguments(builder, base, words)
-    return call_kernel(context, builder, "find", base, table.descriptor)
-
-
-def found_or_leave(
-    context: Any, builder: Any, table: TableType, base: Any, words: list[Any]
-) -> Any:
-    """The slot of the row with this key; without one the handler ends with `not_found`."""
-    row = find(context, builder, table, base, words)
-    with builder.if_then(builder.icmp_signed("<", row, I64(0)), likely=False):
-        put_arguments(builder, base, words)
-        store_scratch(builder, base, at.S_FAULT, table.descriptor)
-        leave(builder, base, at.NO_SUCH_KEY)
-    return row
 
 
 @infer_global(operator.getitem)
@@ -210,6 +185,10 @@ def _columns_signature(table: TableType, args: Any, kws: Mapping[str, Any], resu
             check(column, kws[column.name], f"{name}.{column.name}")
         elif column.default is MISSING and not column.auto:
             raise Refused(f"a new row of {name!r} needs a value for {column.name!r}")
+        elif column.in_heap and column.default:
+            cure = "leave this handler interpreted: compiled=False"
+            place = f"{name}.{column.name}"
+            raise Refused(f"the default of {place}, a plain {column.kind}, is not empty; {cure}")
         kinds.append(kws.get(column.name, OMITTED))
         parameters.append(Parameter(column.name, Parameter.POSITIONAL_OR_KEYWORD, default=MISSING))
     return signature(result, *kinds, recvr=table).replace(pysig=Signature(parameters))
@@ -265,7 +244,7 @@ def _insert_row(context: Any, builder: Any, table: TableType, kinds: Any, values
     for column, kind, value in zip(columns, kinds, values[1:], strict=True):
         parts = _column_words(context, builder, column, kind, value)
         if column.reference is not None:
-            found_or_leave(context, builder, table.db.tables[column.reference], base, parts)
+            check_reference(context, builder, table, column, base, parts)
         words += parts
     put_arguments(builder, base, words)
     row = call_kernel(context, builder, "insert", base, table.descriptor)
@@ -286,7 +265,7 @@ def _get_or_insert(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     words: list[Any] = []
     for column, kind, value in zip(table.spec.columns, sig.args[1:], args[1:], strict=True):
         if column.key:
-            words += to_words(context, builder, column, kind, value)
+            words += to_words(context, builder, column, kind, value, sought=True)
     row = find(context, builder, table, args[0], words)
     slot = cgutils.alloca_once_value(builder, row)
     with builder.if_then(builder.icmp_signed("<", row, I64(0))):

@@ -1,4 +1,4 @@
-"""What compiled handlers work with: the database, its tables, indexes, rows, ranges, and text.
+"""What compiled handlers work with: the database, tables, indexes, rows, ranges, text and bytes.
 
 They are Numba types without Python objects behind them: a database is the address of its region, a
 row that address and a slot number. Which table, column or index is meant is part of the type;
@@ -22,6 +22,9 @@ from diptych.store.layout import IndexLayout, TableLayout
 
 I64 = ir.IntType(64)
 I32 = ir.IntType(32)
+BIT = ir.IntType(1)
+VALUE_WORDS_MAX = 64
+"""Of text and bytes: they are passed by value, and longer ones take too long to compile."""
 
 
 class Refused(TypingError):
@@ -97,13 +100,20 @@ class TableWalkType(types.SimpleIteratorType):
         self.table = table
 
 
-class TextType(types.Type):
-    """Text of at most `size_bytes` bytes, as the words that a column of that size holds."""
+class SizedType(types.Type):
+    """Text or bytes, by value, as the words that a column of `size_bytes` bytes holds."""
 
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__(f"text({size_bytes})")
+    def __init__(self, name: str, size_bytes: int) -> None:
+        super().__init__(f"{name}({size_bytes})")
         self.size_bytes = size_bytes
         self.words = -(-size_bytes // 8)
+
+
+class TextType(SizedType):
+    """Text of at most `size_bytes` bytes."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__("text", size_bytes)
 
     def unify(self, context: Any, other: Any) -> types.Type | None:
         if isinstance(other, TextType):
@@ -113,26 +123,50 @@ class TextType(types.Type):
         return None
 
 
+class DataType(SizedType):
+    """Exactly `size_bytes` bytes."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__("data", size_bytes)
+
+
 def fits(text: str, size_bytes: int) -> bool:
     return len(text.encode()) <= size_bytes and "\0" not in text
 
 
-def words_of(text: str, words: int) -> list[int]:
-    """Text as the words that hold it."""
-    raw = text.encode().ljust(words * 8, b"\0")
+def words_of(value: str | bytes, words: int) -> list[int]:
+    """Text or bytes as the words that hold them."""
+    raw = (value.encode() if isinstance(value, str) else value).ljust(words * 8, b"\0")
     return [int.from_bytes(raw[i : i + 8], "little", signed=True) for i in range(0, words * 8, 8)]
 
 
-def column_type(column: Column) -> types.Type:
-    """What reading a column gives. Enums are ints: their members compare and compute as such."""
-    if column.kind == "text":
-        return TextType(column.size_bytes)
-    plain: dict[str, types.Type] = {
-        "int": types.int64,
-        "bool": types.boolean,
-        "float": types.float64,
-    }
-    return plain[column.kind]
+def column_type(column: Column, place: str) -> types.Type:
+    """What reading a column gives. Enums are ints: their members compare and compute as such.
+
+    `place` names the column in the error. Errors: Refused.
+    """
+    check_size(column, place)
+    sized = {"text": TextType, "data": DataType}
+    if column.kind in sized:
+        kind: types.Type = sized[column.kind](column.size_bytes)
+    else:
+        kind = {"int": types.int64, "bool": types.boolean, "float": types.float64}[column.kind]
+    return types.Optional(kind) if column.optional else kind
+
+
+def check_size(column: Column, place: str) -> None:
+    """Refuse values that have no form in compiled code, or too long a one."""
+    if column.in_heap:
+        sized = "Annotated[str, text(40)]" if column.kind == "str" else "Annotated[bytes, data(40)]"
+        raise Refused(
+            f"{place} is a plain {column.kind}, which compiled handlers neither read nor write; "
+            f"use {sized}, or leave this handler interpreted: compiled=False"
+        )
+    if column.words > VALUE_WORDS_MAX:
+        raise Refused(
+            f"{place} has {column.size_bytes} bytes, and compiled handlers take "
+            f"{VALUE_WORDS_MAX * 8} at most; leave this handler interpreted: compiled=False"
+        )
 
 
 @register_model(DbType)
@@ -168,6 +202,7 @@ class _TableWalkModel(models.StructModel):
 
 
 @register_model(TextType)
-class _TextModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: TextType) -> None:
+@register_model(DataType)
+class _SizedModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: SizedType) -> None:
         super().__init__(manager, kind, ir.ArrayType(I64, kind.words))

@@ -2,27 +2,37 @@
 
 Types are checked when a handler is compiled: a float into an int column, an int into a bool and
 the like are refused, as the interpreted lane refuses them when it runs. What only the value can
-tell (is this int a member of the enum, does this text fit) is checked by generated code, which
-gives the call up to the interpreted lane and its error.
+tell (is this int within the column's bounds, does this text fit) is checked by generated code,
+which gives the call up to the interpreted lane and its error.
 """
 
 from __future__ import annotations
 
-import math
-import struct
 from typing import Any
 
-from llvmlite import ir
-from numba.core import types
-from numba.core.imputils import lower_builtin, lower_cast
+from numba.core import cgutils, types
+from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from diptych.schema import Column
+from diptych.store.compiled.floats import constant_word, float_of_word, float_word
 from diptych.store.compiled.native import give_up_if, word
-from diptych.store.compiled.types import I64, Refused, RowType, TextType, fits, words_of
+from diptych.store.compiled.sized import narrowed, sized_value
+from diptych.store.compiled.types import (
+    BIT,
+    I64,
+    DataType,
+    Refused,
+    RowType,
+    SizedType,
+    TextType,
+    check_size,
+    column_type,
+    fits,
+    words_of,
+)
 
-NAN = struct.unpack("<q", struct.pack("<d", math.nan))[0]
-HOLDS = {"int": "int", "bool": "bool", "float": "float", "text": "text"}
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 
 def inner(kind: types.Type) -> types.Type:
@@ -65,7 +75,15 @@ def number_kind(kind: types.Type) -> str | None:
 
 def check(column: Column, kind: types.Type, place: str) -> None:
     """Refuse a value whose type the column can't hold. `place` names the column in the error."""
+    check_size(column, place)
     found = inner(kind)
+    if column.optional and isinstance(found, types.NoneType):
+        return
+    if column.kind == "data":
+        good = isinstance(found, DataType) and found.size_bytes == column.size_bytes
+        if not good:
+            raise Refused(f"{place} holds data({column.size_bytes}), not {spoken(kind)}")
+        return
     good = {
         "int": is_int(found) or isinstance(found, types.Boolean),
         "bool": isinstance(found, types.Boolean),
@@ -73,118 +91,151 @@ def check(column: Column, kind: types.Type, place: str) -> None:
         "text": isinstance(found, TextType | types.StringLiteral),
     }[column.kind]
     if not good:
-        raise Refused(f"{place} holds {HOLDS[column.kind]}, not {spoken(kind)}")
+        raise Refused(f"{place} holds {column.kind}, not {spoken(kind)}")
     if isinstance(found, types.StringLiteral) and not fits(found.literal_value, column.size_bytes):
         raise Refused(f"{place} holds {column.size_bytes} bytes, too few for {spoken(kind)}")
 
 
-def to_words(context: Any, builder: Any, column: Column, kind: types.Type, value: Any) -> list[Any]:
-    """A checked value as the words of a column."""
-    if isinstance(kind, types.Optional):
-        value = context.cast(builder, value, kind, kind.type)
-        kind = kind.type
+def to_words(
+    context: Any,
+    builder: Any,
+    column: Column,
+    kind: types.Type,
+    value: Any,
+    *,
+    sought: bool = False,
+) -> list[Any]:
+    """A checked value as all words of a column: the last one of an optional column says whether
+    there is a value.
+
+    A value that is `sought` may be beyond the column's bounds: no row has it then.
+    """
+    if not column.optional:
+        if isinstance(kind, types.Optional):
+            value = context.cast(builder, value, kind, kind.type)  # None gives the call up
+            kind = kind.type
+        return _value_words(context, builder, column, kind, value, sought)
+    if isinstance(kind, types.NoneType):
+        return [word(0)] * column.all_words
+    if not isinstance(kind, types.Optional):
+        return [*_value_words(context, builder, column, kind, value, sought), word(1)]
+    given = context.make_helper(builder, kind, value=value)
+    # What stands where there is no value is anything, so it is neither checked nor written.
+    slots = [cgutils.alloca_once_value(builder, I64(0)) for _ in range(column.words)]
+    with builder.if_then(given.valid):
+        parts = _value_words(context, builder, column, kind.type, given.data, sought)
+        for slot, part in zip(slots, parts, strict=True):
+            builder.store(part, slot)
+    return [*map(builder.load, slots), builder.zext(given.valid, I64)]
+
+
+def _value_words(
+    context: Any, builder: Any, column: Column, kind: types.Type, value: Any, sought: bool
+) -> list[Any]:
+    """A checked value that is not None as the value words of a column."""
+    if column.kind == "data":
+        return [builder.extract_value(value, i) for i in range(column.words)]
     if column.kind == "text":
         if isinstance(kind, types.StringLiteral):
             return [word(part) for part in words_of(kind.literal_value, column.words)]
         return narrowed(builder, kind, value, column.size_bytes)
     if column.kind == "float":
-        return [float_word(builder, context.cast(builder, value, kind, types.float64))]
+        number = context.cast(builder, value, kind, types.float64)
+        return [float_word(builder, number, column, sought)]
     result = context.cast(builder, value, kind, types.int64)
     if column.value.is_enum:
-        member = ir.IntType(1)(0)
+        member = BIT(0)
         for number in {int(each) for each in column.value.base}:
             member = builder.or_(member, builder.icmp_signed("==", result, I64(number)))
         give_up_if(builder, builder.not_(member))
+    elif column.kind == "int":
+        check_bounds(builder, column, result, sought)
     return [result]
 
 
-def from_words(builder: Any, column: Column, parts: list[Any]) -> Any:
-    """The words of a column as the value that a handler sees."""
-    if column.kind == "text":
-        return text_value(builder, parts)
+def check_bounds(builder: Any, column: Column, value: Any, sought: bool) -> None:
+    """Give the call up when an int is not what its column may hold."""
+    low, high = column.low, column.high
+    if sought:
+        low, high = (INT_MIN if is_signed_word(column) else 0), INT_MAX
+    if low is not None and low > INT_MIN:
+        # Above what an int here can be every one of them is too low.
+        too_low = BIT(1) if low > INT_MAX else builder.icmp_signed("<", value, I64(int(low)))
+        give_up_if(builder, too_low)
+    if high is not None and high < INT_MAX:
+        give_up_if(builder, builder.icmp_signed(">", value, I64(int(high))))
+
+
+def is_signed_word(column: Column) -> bool:
+    """Whether an int column's word is the number itself: not so above 63 bits without a sign."""
+    return column.signed or column.bits < 64
+
+
+def from_words(context: Any, builder: Any, column: Column, parts: list[Any]) -> Any:
+    """All words of a column as the value that a handler sees."""
+    value = _from_value_words(builder, column, parts)
+    if not column.optional:
+        return value
+    made = context.make_helper(builder, column_type(column, column.name))
+    made.valid = builder.icmp_signed("!=", parts[-1], I64(0))
+    made.data = value
+    return made._getvalue()
+
+
+def _from_value_words(builder: Any, column: Column, parts: list[Any]) -> Any:
+    if column.kind in ("text", "data"):
+        return sized_value(builder, parts[: column.words])
     if column.kind == "bool":
         return builder.icmp_signed("!=", parts[0], I64(0))
-    return builder.bitcast(parts[0], ir.DoubleType()) if column.kind == "float" else parts[0]
+    if column.kind == "float":
+        return float_of_word(builder, parts[0], column)
+    if not is_signed_word(column):
+        # Beyond what an int here can be: the interpreter's can.
+        give_up_if(builder, builder.icmp_signed("<", parts[0], I64(0)))
+    return parts[0]
 
 
 def default_words(column: Column) -> list[Any]:
-    """The words of a column's default; 0 for the key that counts by itself."""
+    """All words of a column's default; 0 for the key that counts by itself."""
+    default = column.default
     if column.auto:
         return [word(0)]
-    if column.kind == "text":
-        return [word(part) for part in words_of(column.default, column.words)]
-    if column.kind == "float":
-        return [word(struct.unpack("<q", struct.pack("<d", column.default))[0])]
-    return [word(int(column.default))]
+    if default is None:
+        return [word(0)] * column.all_words
+    if column.in_heap:
+        parts = [0]  # the empty value: another one is refused before
+    elif column.kind in ("text", "data"):
+        parts = words_of(default, column.words)
+    elif column.kind == "float":
+        parts = [constant_word(float(default), column.bits)]
+    else:
+        parts = [(int(default) + 2**63) % 2**64 - 2**63]
+    if column.optional:
+        parts.append(1)
+    return [word(part) for part in parts]
 
 
-def float_word(builder: Any, value: Any) -> Any:
-    """The word of a float: one bit pattern for every NaN."""
-    unordered = builder.fcmp_unordered("uno", value, value)
-    return builder.select(unordered, I64(NAN), builder.bitcast(value, I64))
-
-
-def text_value(builder: Any, parts: list[Any]) -> Any:
-    value = ir.Constant(ir.ArrayType(I64, len(parts)), ir.Undefined)
-    for i, part in enumerate(parts):
-        value = builder.insert_value(value, part, i)
-    return value
-
-
-def text_words(kind: types.Type, builder: Any, value: Any, count: int) -> list[Any]:
-    """Text as `count` words or more: zeros behind what it has."""
-    if isinstance(kind, types.StringLiteral):
-        size = len(kind.literal_value.encode())
-        return [word(part) for part in words_of(kind.literal_value, max(count, -(-size // 8)))]
-    parts = [builder.extract_value(value, i) for i in range(kind.words)]
-    return parts + [word(0)] * (count - len(parts))
-
-
-def narrowed(builder: Any, kind: TextType, value: Any, size_bytes: int) -> list[Any]:
-    """Text as words of a place of `size_bytes`; gives the call up when it is longer."""
-    count = -(-size_bytes // 8)
-    parts = text_words(kind, builder, value, count)
-    if kind.size_bytes > size_bytes:
-        rest = word(0)
-        for part in parts[count:]:
-            rest = builder.or_(rest, part)
-        if size_bytes % 8:
-            beyond = builder.lshr(parts[count - 1], I64(size_bytes % 8 * 8))
-            rest = builder.or_(rest, beyond)
-        give_up_if(builder, builder.icmp_signed("!=", rest, I64(0)))
-    return parts[:count]
-
-
-@lower_cast(types.StringLiteral, TextType)
-def _literal_to_text(
-    context: Any, builder: Any, source: types.StringLiteral, target: TextType, value: Any
-) -> Any:
-    parts = words_of(source.literal_value, target.words)
-    return text_value(builder, [word(part) for part in parts])
-
-
-@lower_cast(TextType, TextType)
-def _text_to_text(
-    context: Any, builder: Any, source: TextType, target: TextType, value: Any
-) -> Any:
-    return text_value(builder, narrowed(builder, source, value, target.size_bytes))
+def in_index_order(column: Column, parts: list[Any]) -> list[Any]:
+    """All words of a column as the key of an index has them: first whether there is a value."""
+    return [parts[-1], *parts[:-1]] if column.optional else parts
 
 
 @infer_global(bool)
 class _Truth(AbstractTemplate):
-    """Rows are true, text is when it is not empty, and None is not."""
+    """Rows are true, text is when it is not empty, bytes have some, and None is not."""
 
     def generic(self, args: Any, kws: Any) -> Any:
         found = inner(args[0])
         optional = isinstance(args[0], types.Optional) and number_kind(found) is not None
-        if optional or isinstance(found, RowType | TextType):
+        if optional or isinstance(found, RowType | SizedType):
             return signature(types.boolean, *args)
         return None
 
 
 @lower_builtin(bool, RowType)
-def _row_truth(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return ir.IntType(1)(1)
+@lower_builtin(bool, DataType)
+def _always_true(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return BIT(1)
 
 
 @lower_builtin(bool, TextType)

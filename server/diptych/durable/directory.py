@@ -1,0 +1,170 @@
+"""The data directory: who may use it, which checkpoints it holds, and how a new one gets there.
+
+`lock` is held (flock) by the one process that writes, for as long as it lives; the kernel lets go
+of it with the process. `checkpoint-<sequence>-<epoch>.diptych` is a complete checkpoint: `epoch`
+counts those of the directory, so the highest is the newest. `*.partial` is one being written, or
+what a process that was killed left of one; nothing reads it.
+
+The newest two complete ones are kept: a new one gets its name before the oldest loses its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from diptych.durable.checkpoint import Checkpoint, write_checkpoint
+from diptych.durable.files import Files
+from diptych.durable.header import Header
+from diptych.durable.progress import Progress, in_mebibytes
+from diptych.errors import ConfigurationError
+from diptych.memory import PAGE_BYTES, Extent, Region
+
+KEPT = 2
+LOCK = "lock"
+PARTIAL = ".partial"
+_NAME = re.compile(r"checkpoint-(\d{20})-(\d{10})\.diptych")
+
+log = logging.getLogger("diptych.durable")
+
+
+def checkpoints_in(path: Path) -> list[Checkpoint]:
+    """The complete checkpoints of a directory, the newest last. Errors: OSError."""
+    found = []
+    for name in os.listdir(path):
+        match = _NAME.fullmatch(name)
+        if match is not None:
+            found.append(Checkpoint(path / name, int(match[1]), int(match[2])))
+    return sorted(found, key=lambda checkpoint: (checkpoint.epoch, checkpoint.sequence))
+
+
+class DataDirectory:
+    """A directory that this process has locked. Make it with `open`; a context manager."""
+
+    def __init__(self, path: Path, lock_fd: int, files: Files) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+        self._files = files
+
+    @classmethod
+    def open(cls, path: Path, app: str, files: Files | None = None) -> DataDirectory:
+        """Make the directory if need be, lock it, and clear away what a killed writer left.
+
+        Errors: ConfigurationError when it is in use, or can't be used.
+        """
+        files = files or Files()
+        path = path.absolute()
+        try:
+            if not path.is_dir():
+                path.mkdir(mode=0o700, parents=True)
+                files.sync_directory(path.parent)
+            lock_fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"data: {path}: {error.strerror or error}") from None
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock_fd, 0)
+            os.pwrite(lock_fd, f"{os.getpid()} {app}\n".encode(), 0)
+            for left in path.glob(f"checkpoint-*{PARTIAL}"):
+                log.warning("removing %s: whoever wrote it did not finish", left.name)
+                files.remove(left)
+        except BlockingIOError:
+            holder = os.pread(lock_fd, 200, 0).decode(errors="replace").strip()
+            os.close(lock_fd)
+            told = f" (process and application: {holder})" if holder else ""
+            raise ConfigurationError(
+                f"data: {path} is in use by another server{told}; one server a directory"
+            ) from None
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return cls(path, lock_fd, files)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The complete ones, the newest last. Errors: OSError."""
+        return checkpoints_in(self.path)
+
+    def newest(self) -> Checkpoint | None:
+        found = self.checkpoints()
+        return found[-1] if found else None
+
+    def save(
+        self,
+        region: Region,
+        extents: Iterable[Extent],
+        *,
+        app: str,
+        schema: bytes,
+        history: int,
+        sequence: int,
+    ) -> Checkpoint:
+        """Write a checkpoint of `region`, which nobody changes meanwhile.
+
+        Returns when it would outlive the host. Errors: OSError (a full disk); what was there
+        before is then still there.
+        """
+        newest = self.newest()
+        header = Header(
+            app=app,
+            schema=schema,
+            history=history,
+            sequence=sequence,
+            epoch=1 + (newest.epoch if newest else 0),
+            time_ns=time.time_ns(),
+            region_bytes=region.size_bytes,
+            extents=tuple(extents),
+        )
+        path = self.path / header.file_name
+        partial = path.with_name(path.name + PARTIAL)
+        data_bytes = header.page_count * PAGE_BYTES
+        progress = Progress(
+            log, f"saving to {self.path}", data_bytes, shown=in_mebibytes, unit="MiB"
+        )
+        try:
+            write_checkpoint(self._files, partial, region, header, progress.add)
+            self._files.rename(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.remove(partial)
+            raise
+        self._files.sync_directory(self.path)
+        log.info(
+            "saved %s, %s MiB, in %.1f s",
+            path.name,
+            in_mebibytes(header.file_bytes),
+            progress.elapsed_s,
+        )
+        self._forget_old()
+        return Checkpoint(path, sequence, header.epoch)
+
+    def close(self) -> None:
+        """Unlock it."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def __enter__(self) -> DataDirectory:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _forget_old(self) -> None:
+        """Remove all but the newest. What can't be removed costs disk space alone."""
+        try:
+            for old in self.checkpoints()[:-KEPT]:
+                self._files.remove(old.path)
+        except OSError as error:
+            log.warning("an old checkpoint stays: %s", error)

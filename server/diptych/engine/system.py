@@ -1,0 +1,105 @@
+"""Operations that every server has beside its application's: imports, exports, the schema.
+
+They are called as any other, by numbers from SYSTEM_FIRST on that no WELCOME names
+(docs/protocol.md does), and are declared as an application declares its own, so that arguments are
+checked in the same way. What they do is `store.staging`'s and `engine.exports`' business.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from diptych.app import App, Operation
+from diptych.engine.exports import Exports
+from diptych.store.database import Database
+from diptych.store.staging import Staging
+
+SYSTEM_FIRST = 65_000
+QUERIES_FIRST = 65_100
+CHUNK_ROWS_MAX = 1 << 20
+
+Chunk = list[tuple[str, bytes, bytes, bytes]]
+"""Columns of some rows: name, values, bitmap, lengths; see `store.packing.read_chunk`."""
+
+
+def system_transactions(db: Database | None) -> list[Operation]:
+    """Those that write. Without `db` they describe themselves and can't be run."""
+    system = App("system")
+    staging = Staging(db) if db is not None else None
+
+    def opened() -> Staging:
+        assert staging is not None
+        return staging
+
+    @system.transaction
+    def import_begin(db: Database, table: str, replace: bool = False) -> int:
+        """Begin an import of rows of `table`; the token that names it."""
+        return opened().begin(table, replace)
+
+    @system.transaction
+    def import_rows(db: Database, token: int, first_row: int, rows: int, columns: Chunk) -> int:
+        """Stage rows, the first of which has this number, from 0; how many are staged now."""
+        chunk = {name: tuple(parts) for name, *parts in columns}
+        return opened().append(token, first_row, rows, chunk)
+
+    @system.transaction
+    def import_commit(db: Database, token: int) -> int:
+        """Make all staged rows visible at once; how many."""
+        return opened().commit(token)
+
+    @system.transaction
+    def import_abort(db: Database, token: int = 0) -> int:
+        """Drop what is staged, whoever began it if the token is 0; how many rows that was."""
+        return opened().drop(token)
+
+    @system.transaction
+    def import_status(db: Database) -> dict[str, Any]:
+        """The import under way, or nil, and the token of the last one that became visible."""
+        now = opened().now()
+        return {
+            "running": now and {"table": now.table, "rows": now.rows, "age_s": now.age_s},
+            "committed": opened().committed,
+        }
+
+    return _numbered(system, SYSTEM_FIRST)
+
+
+def system_queries(exports: Exports | None) -> list[Operation]:
+    """Those that read. Without `exports` only the schema can be asked for."""
+    system = App("system")
+
+    def spool() -> Exports:
+        assert exports is not None
+        return exports
+
+    @system.query
+    def schema(db: Database) -> Any:
+        """The application's name and version, and its tables as plain data."""
+        return json.loads(db.layout.schema)
+
+    @system.query
+    def export_begin(db: Database, tables: list[str]) -> dict[str, Any]:
+        """Keep the rows that these tables have now, for `export_part` to read them."""
+        return spool().begin(db, tables)
+
+    @system.query
+    def export_part(db: Database, token: str, offset: int) -> bytes:
+        """Bytes of an export from `offset` on; none at its end."""
+        return spool().part(token, offset)
+
+    @system.query
+    def export_end(db: Database, token: str) -> bool:
+        """Drop an export; whether there was one."""
+        return spool().end(token)
+
+    return _numbered(system, QUERIES_FIRST)
+
+
+def _numbered(system: App, first: int) -> list[Operation]:
+    return [replace(operation, number=first + operation.number) for operation in system.operations]
+
+
+DESCRIBED = [*system_transactions(None), *system_queries(None)]
+"""All of them, for who routes or calls them."""

@@ -1,0 +1,82 @@
+"""What ends with its transaction or query: rows, ranges and views that something kept.
+
+A kept row would turn into another one as soon as its slot is used again. Checking that at each
+access would cost more than the access, so it is done once a transaction: each row object holds a
+reference to its class, so the classes' reference counts tell whether any was kept. Only then are
+they looked for, which takes the garbage collector's list of all objects, and made stale.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+from diptych.store.rowtypes import Row, stale_type
+from diptych.store.tables import TableView
+from diptych.store.views import Space
+
+TELL_NS = 10_000_000_000
+_REFERENCES_OF_OUR_OWN = 2  # the local name and getrefcount's argument
+
+log = logging.getLogger("diptych.store")
+
+
+class Lifetimes:
+    """Ends what was kept of one open region's rows and ranges. `end` goes between transactions."""
+
+    def __init__(self, space: Space, tables: Iterable[TableView]) -> None:
+        self._space = space
+        self._stale = {table.row: stale_type(table.row, table.name) for table in tables}
+        self._count = _counter([table.row for table in tables])
+        self._alone = self._count()
+        self._tell_ns = 0
+
+    def end(self, *, expected: bool = False) -> None:
+        """Make stale what outlived its transaction. `expected`: that is nothing to warn of."""
+        space = self._space
+        if self._count() - space.lost_walks == self._alone and space.open_walks == 0:
+            return
+        space.end_walks()
+        kept = self._count() - space.lost_walks
+        if kept > self._alone:
+            names = self._end_rows()
+            if names and not expected and time.monotonic_ns() >= self._tell_ns:
+                self._tell_ns = time.monotonic_ns() + TELL_NS
+                log.warning("something keeps rows of %s; finding them takes time", ", ".join(names))
+            kept = self._count() - space.lost_walks
+        # What is left refers to the classes themselves, which is nobody's mistake.
+        self._alone = kept
+
+    def _end_rows(self) -> set[str]:
+        """Make every row object there is stale; names of their classes."""
+        names = set()
+        for kept in gc.get_referrers(*self._stale):
+            stale = self._stale.get(type(kept))
+            if stale is not None:
+                names.add(type(kept).__name__)
+                kept._row = None
+                kept.__class__ = stale
+        return names
+
+
+def _counter(row_types: list[type[Row]]) -> Callable[[], int]:
+    """A function that sums the reference counts of the classes: it runs for each transaction."""
+    known: dict[str, object] = {f"row_{i}": each for i, each in enumerate(row_types)}
+    counts = " + ".join(f"getrefcount({name})" for name in known) or "0"
+    known["getrefcount"] = sys.getrefcount
+    made: Callable[[], int] = eval(f"lambda: {counts}", known)
+    return made
+
+
+def is_view_kept(space: Space) -> bool:
+    """Whether a view of the transaction or query that ends is still alive; the next gets a root of
+    its own.
+    """
+    root = space.take_root()
+    if root is None or sys.getrefcount(root) == _REFERENCES_OF_OUR_OWN:
+        return False
+    gc.collect()  # a view in a cycle is garbage, not kept
+    return sys.getrefcount(root) > _REFERENCES_OF_OUR_OWN

@@ -1,0 +1,145 @@
+"""Columns as arrays of value words, and how the words of one type become those of another.
+
+For many rows at once, where handlers' views would be slow: a value word is an int64 here, however
+rows share memory. What does not fit the new column raises `Unfit`; nothing is cut off.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.memory.layout import Words
+from diptych.schema import MISSING, Column
+from diptych.store import words as at
+from diptych.store.layout import VALID_PACK, TableLayout
+
+Array = npt.NDArray[np.int64]
+Live = npt.NDArray[np.bool_]
+
+_DTYPES = {1: "i4", 2: "i2", 3: "i1"}
+_NAN = struct.unpack("<q", struct.pack("<d", math.nan))[0]
+
+
+class Unfit(Exception):
+    """Values that a column can't hold. The message says which, and how many."""
+
+
+def read_words(words: Words, table: TableLayout, value: int, rows: Array) -> Array:
+    """Value word number `value` of some rows."""
+    if table.packs[value] & at.PACK_ROWS == VALID_PACK:
+        octets = words.view(np.uint8)[table.bases[value] * 8 :]
+        bits: Array = (octets[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.int64)
+        return bits
+    top = int(rows[-1]) + 1 if len(rows) else 0
+    return _array(words, table, value, top)[rows].astype(np.int64)
+
+
+def write_words(words: Words, table: TableLayout, value: int, start: int, array: Array) -> None:
+    """Set value word number `value` of the rows from `start` on, a multiple of 8; without undo."""
+    if table.packs[value] & at.PACK_ROWS == VALID_PACK:
+        octets = np.packbits(array != 0, bitorder="little")
+        first = table.bases[value] * 8 + start // 8
+        words.view(np.uint8)[first : first + len(octets)] = octets
+        return
+    target = _array(words, table, value, start + len(array))
+    target[start:] = array.astype(target.dtype)
+
+
+def _array(words: Words, table: TableLayout, value: int, rows: int) -> npt.NDArray[Any]:
+    """A view of rows 0 to `rows`, of as many bytes each as they have in memory."""
+    base, stride, pack = table.bases[value], table.strides[value], table.packs[value]
+    rows_bits = pack & at.PACK_ROWS
+    if rows_bits == 0:
+        return words[base : base + rows * stride : stride]
+    kind = _DTYPES[rows_bits] if pack & at.PACK_SIGNED else _DTYPES[rows_bits].replace("i", "u")
+    dtype = np.dtype(f"<{kind}")
+    octets = words.view(np.uint8)[base * 8 : base * 8 + rows * dtype.itemsize]
+    return octets.view(dtype)
+
+
+def converted(old: Column, new: Column, given: Sequence[Array]) -> list[Array]:
+    """All value words of `new` from all those of `old`, for some rows. Errors: Unfit."""
+    valid = given[old.words] if old.optional else np.ones(len(given[0]), np.int64)
+    live = valid != 0
+    if not new.optional and not live.all():
+        raise Unfit(f"{int((~live).sum())} rows have None")
+    values = list(given[: old.words])
+    if new.kind == "int":
+        _check_ints(old, new, values[0], live)
+    elif new.kind == "float":
+        values = [_floats(old, new, values[0], live)]
+    elif new.kind == "text":
+        values = _texts(old, new, values)
+    return [*values, valid] if new.optional else values
+
+
+def default_words(column: Column) -> list[int]:
+    """The value words of a column's default; those of a value in a heap are the empty one's."""
+    default = column.default
+    assert default is not MISSING
+    if default is None:
+        return [0] * column.all_words
+    if column.kind in ("int", "bool"):
+        number = int(default)
+        values = [number - (1 << 64) if number >= 1 << 63 else number]
+    elif column.kind == "float":
+        number = default + 0.0  # never the negative zero
+        code = "<fi" if column.bits == 32 else "<dq"
+        values = list(struct.unpack(f"<{code[2]}", struct.pack(code[:2], number)))
+    elif column.in_heap:
+        values = [0]
+    else:
+        raw = default.encode() if isinstance(default, str) else default
+        values = list(struct.unpack(f"<{column.words}q", raw.ljust(column.words * 8, b"\0")))
+    return [*values, 1] if column.optional else values
+
+
+def _check_ints(old: Column, new: Column, values: Array, live: Live) -> None:
+    numbers = values[live]
+    if old.bits == 64 and not old.signed:
+        wide: npt.NDArray[Any] = numbers.view(np.uint64)
+    else:
+        wide = numbers
+    assert new.low is not None
+    assert new.high is not None
+    if len(wide) and not new.low <= int(wide.min()) <= int(wide.max()) <= new.high:
+        worst = int(wide.min()) if int(wide.min()) < new.low else int(wide.max())
+        raise Unfit(f"{worst} is not within {new.low} to {new.high}")
+    if new.value.is_enum:
+        known = np.isin(wide, [int(member) for member in new.value.base])
+        if not known.all():
+            raise Unfit(f"{int(wide[~known][0])} is no member of {new.value.base.__name__}")
+
+
+def _floats(old: Column, new: Column, values: Array, live: Live) -> Array:
+    if old.bits == 32:
+        floats = values.astype(np.int32).view(np.float32).astype(np.float64)
+    else:
+        floats = values.view(np.float64)
+    if new.low is not None and new.high is not None:
+        outside = live & ~((floats >= new.low) & (floats <= new.high))
+        if outside.any():
+            raise Unfit(f"{floats[outside][0]} is not within {new.low} to {new.high}")
+    if old.bits == new.bits:
+        return values
+    return np.where(np.isnan(floats), _NAN, floats.view(np.int64))
+
+
+def _texts(old: Column, new: Column, values: Sequence[Array]) -> list[Array]:
+    """Words of text or data in another length, which is zeros more or zeros less at the end."""
+    raw = np.ascontiguousarray(np.stack(values, axis=1)).view(np.uint8)
+    if new.size_bytes < old.size_bytes:
+        long = (raw[:, new.size_bytes :] != 0).any(axis=1)
+        if long.any():
+            raise Unfit(f"{int(long.sum())} rows have more than {new.size_bytes} bytes of text")
+    room = np.zeros((len(raw), new.words * 8), np.uint8)
+    kept = min(raw.shape[1], room.shape[1])
+    room[:, :kept] = raw[:, :kept]
+    words = room.view(np.int64)
+    return [np.ascontiguousarray(words[:, i]) for i in range(new.words)]

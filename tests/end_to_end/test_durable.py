@@ -1,0 +1,278 @@
+"""A server with a data directory: stopped and started again, migrated, refused, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from tests.support.trouble import ACCOUNTS, CASH, app
+from tests.support.wire import wait_until
+
+from diptych import App, Db, key, ordered
+from diptych.durable import checkpoints_in
+from diptych.serving import supervisor
+from diptych.serving.local import running
+from diptych.serving.reader import ReaderPlan
+from diptych.serving.reader import main as read
+from diptych_client import Client, HistoryChanged
+
+TOTAL = ACCOUNTS * CASH
+
+
+def history_changes(client: Client) -> bool:
+    """Whether calls tell that numbers of transactions mean something else from now on."""
+    for _ in range(1000):
+        try:
+            client.total()
+        except HistoryChanged:
+            return True
+    return False
+
+
+def bank(version: int = 1, *, more: bool = False, changed: bool = False) -> App:
+    """An application, or what becomes of it: with a column, an index and a table more."""
+    app = App("bank", version=version)
+    namespace: dict[str, object] = {
+        "__annotations__": {"id": int, "cash": float if changed else int},
+        "id": key(),
+        "cash": 0,
+    }
+    if more:
+        namespace["__annotations__"]["limit"] = int  # type: ignore[index]
+        namespace |= {"limit": 50, "by_cash": ordered("cash", "id")}
+    app.table(type("Account", (), namespace))
+    if more:
+        app.table(type("Branch", (), {"__annotations__": {"id": int}, "id": key()}))
+
+        @app.query
+        def richest(db: Db) -> tuple[int, int, int]:
+            row = db.account.by_cash.last()
+            return row.id, row.limit, len(db.branch)
+
+    @app.setup
+    def setup(db: Db) -> None:
+        for number in range(1, 11):
+            db.account.insert(id=number, cash=100)
+
+    @app.transaction
+    def pay(db: Db, account: int, amount: int) -> int:
+        db.account[account].cash += amount
+        return int(db.account[account].cash)
+
+    @app.query
+    def total(db: Db) -> float:
+        return float(db.account.columns().cash.sum())
+
+    return app
+
+
+def test_what_was_there_is_there_again(tmp_path: Path) -> None:
+    data = tmp_path / "made" / "here"
+    with running(app, readers=1, data=data) as server, server.client() as client:
+        assert f"saved to {data} at a clean stop" in server.log()
+        for number in range(1, 11):
+            client.transfer(number, number + 1, number)
+        balances = [client.balance(number) for number in range(1, ACCOUNTS + 1)]
+        client.close()
+        assert server.stop() == 0
+        assert "ended in order" in server.log()
+    (checkpoint,) = checkpoints_in(data)
+    assert checkpoint.sequence == 11
+    with running(app, readers=1, data=data) as server, server.client() as client:
+        assert [client.balance(number) for number in range(1, ACCOUNTS + 1)] == balances
+        assert client.reply("transfer", 1, 2, 1).sequence == 12
+        assert client.total() == TOTAL
+
+
+def test_nothing_new_is_not_saved_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        with running(app, readers=1, data=tmp_path) as server:
+            assert server.stop() == 0
+            log = server.log()
+    assert "nothing to save" in log
+    assert len(checkpoints_in(tmp_path)) == 1
+
+
+def test_a_start_begins_a_new_history(tmp_path: Path) -> None:
+    address = "127.0.0.1:0"
+    with running(app, readers=1, data=tmp_path, listen=[address]) as server:
+        client = server.client()
+        client.transfer(1, 2, 5)
+        address = server.address
+        assert server.stop() == 0
+    with running(app, readers=1, data=tmp_path, listen=[address]):
+        assert history_changes(client)
+        client.close()
+
+
+def test_a_second_server_is_refused(tmp_path: Path) -> None:
+    with running(app, readers=1, data=tmp_path) as server:
+        with (
+            pytest.raises(RuntimeError, match=r"in use by another server .*trouble"),
+            running(app, readers=1, data=tmp_path),
+        ):
+            pass
+        with server.client() as client:
+            assert client.total() == TOTAL
+
+
+def test_data_of_another_application_is_refused(tmp_path: Path) -> None:
+    with running(app, readers=1, data=tmp_path) as server:
+        server.stop()
+    with (
+        pytest.raises(RuntimeError, match="'trouble', not of 'bank'"),
+        running(bank(), readers=1, data=tmp_path),
+    ):
+        pass
+
+
+def test_a_writer_that_is_replaced_goes_on_and_saves(tmp_path: Path) -> None:
+    """It must not go back to the checkpoint, nor leave the directory locked."""
+    with running(app, readers=1, data=tmp_path) as server, server.client() as client:
+        client.transfer(1, 2, 5)
+        assert client.balance(1) == CASH - 5  # so an image has it
+        os.kill(server.pids["writer"][0], signal.SIGKILL)
+        assert history_changes(client)
+        assert client.balance(1) == CASH - 5
+        assert server.stop() == 0
+    with running(app, readers=1, data=tmp_path) as server, server.client() as client:
+        assert client.balance(1) == CASH - 5
+
+
+def test_a_writer_killed_at_the_stop_is_replaced_to_save(tmp_path: Path) -> None:
+    with running(app, readers=1, data=tmp_path, drain_ms=2000) as server:
+        with server.client() as client:
+            client.transfer(1, 2, 5)
+            assert client.balance(1) == CASH - 5
+            (writer,) = server.pids["writer"]
+            os.kill(writer, signal.SIGSTOP)
+            server.signal(signal.SIGTERM)
+            wait_until(lambda: "draining" in server.log())
+            os.kill(writer, signal.SIGKILL)
+        assert server.wait() == 1
+        assert "region restored from image" in server.log()
+    with running(app, readers=1, data=tmp_path) as server, server.client() as client:
+        assert client.balance(1) == CASH - 5
+
+
+def test_a_server_that_gives_up_saves_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers that can't live any more end the server; what transactions did is kept."""
+    broken = tmp_path / "broken"
+
+    def read_or_not(plan: ReaderPlan) -> int:
+        return 1 if broken.exists() else read(plan)
+
+    monkeypatch.setattr(supervisor.reader, "main", read_or_not)
+    data = tmp_path / "data"
+    with running(app, readers=1, data=data) as server:
+        with server.client() as client:
+            client.transfer(1, 2, 5)
+        broken.touch()
+        os.kill(server.pids["reader"][0], signal.SIGKILL)
+        assert server.wait(timeout_s=60) == 1
+        assert "giving up" in server.log()
+    broken.unlink()
+    with running(app, readers=1, data=data) as server, server.client() as client:
+        assert client.balance(1) == CASH - 5
+
+
+def test_added_columns_indexes_and_tables_are_migrated(tmp_path: Path) -> None:
+    with running(bank(), readers=1, data=tmp_path) as server, server.client() as client:
+        client.pay(7, 5)
+    with running(bank(more=True), readers=1, data=tmp_path) as server, server.client() as client:
+        assert list(client.richest()) == [7, 50, 0]
+        assert client.total() == 1005
+        client.pay(3, 50)
+        assert client.richest()[0] == 3
+        log = server.log()
+    assert "table account, column limit: new, int, filled with 50" in log
+    assert "table account, index by_cash: new, ordered(cash, id)" in log
+    assert "table branch: new" in log
+    with running(bank(more=True), readers=1, data=tmp_path) as server, server.client() as client:
+        assert client.richest()[0] == 3
+        assert "migrating" not in server.log()
+
+
+def test_other_differences_are_refused_exactly_and_migrated_on_demand(tmp_path: Path) -> None:
+    with running(bank(), readers=1, data=tmp_path) as server, server.client() as client:
+        client.pay(7, 5)
+    with (
+        pytest.raises(RuntimeError, match="table account, column cash: int -> float"),
+        running(bank(changed=True), readers=1, data=tmp_path),
+    ):
+        pass
+    newer = bank(version=2, changed=True)
+
+    @newer.migration(from_version=1)
+    def halves(old: Db, new: Db) -> None:
+        for row in old.account:
+            new.account.insert(id=row.id, cash=row.cash / 2)
+
+    with running(newer, readers=1, data=tmp_path) as server, server.client() as client:
+        assert client.total() == 502.5
+        assert "the application's migration halves" in server.log()
+    with (
+        pytest.raises(RuntimeError, match="version 2 of bank, and this is version 1"),
+        running(bank(), readers=1, data=tmp_path),
+    ):
+        pass
+
+
+def test_serve_says_what_is_wrong_and_ends_with_2_or_1(tmp_path: Path) -> None:
+    """As a person runs it: damage is 1, a schema that does not fit is 2, nothing is changed."""
+    source = """
+        from diptych import App, Db, key
+        app = App("bank")
+        @app.table
+        class Account:
+            id: int = key()
+            cash: {kind} = 0
+        @app.setup
+        def setup(db: Db) -> None:
+            db.account.insert(id=1)
+    """
+    module, data = tmp_path / "bank.py", tmp_path / "data"
+
+    def serve() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "diptych.cli", "serve", "bank:app", "--readers", "1"),
+                *("--listen", "127.0.0.1:0", "--data", str(data)),
+            ],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    module.write_text(textwrap.dedent(source.format(kind="int")))
+    served = serve()
+    assert served.stderr is not None
+    for line in served.stderr:
+        if "durability" in line:
+            break
+    served.send_signal(signal.SIGTERM)
+    assert served.wait(timeout=30) == 0
+    served.stderr.close()
+    (checkpoint,) = checkpoints_in(data)
+    module.write_text(textwrap.dedent(source.format(kind="float")))
+    refused = serve()
+    _, said = refused.communicate(timeout=60)
+    assert refused.returncode == 2, said
+    assert "table account, column cash: int -> float" in said
+    module.write_text(textwrap.dedent(source.format(kind="int")))
+    raw = bytearray(checkpoint.path.read_bytes())
+    raw[-100] ^= 4
+    checkpoint.path.write_bytes(raw)
+    damaged = serve()
+    _, said = damaged.communicate(timeout=60)
+    assert damaged.returncode == 1, said
+    assert f"{checkpoint.path} is damaged: page" in said
+    assert checkpoint.path.read_bytes() == bytes(raw)
