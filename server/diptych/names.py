@@ -26,7 +26,7 @@ from diptych.scopes import DB, Kind, Known, Scope, known_annotation, known_hints
 TABLE_METHODS = ("get", "insert", "get_or_insert", "delete", "columns", "df", "arrow")
 INDEX_NAMES = frozenset({"range", "first", "last"})
 RANGE_OPTIONS = frozenset({"start", "stop", "reverse"})
-SELECTION_NAMES = frozenset({"df", "arrow"})
+SELECTION_NAMES = frozenset({"df", "arrow", "write"})
 
 
 @dataclass(frozen=True)

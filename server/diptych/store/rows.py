@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
-from diptych.store.btree import add, remove
+from diptych.store.btree import add, add_on, remove, remove_on
 from diptych.store.fields import get_packed, get_value, put_packed, put_value, whole_at
 from diptych.store.hashing import find_at, link, unlink
 from diptych.store.heap import release_row
 from diptych.store.slots import LIVE, is_live, release_pending, release_slot, take_slot
 from diptych.store.undo import mark, put, put_new, rollback, save
+from diptych.store.ways import find_ways, way_of
 from diptych.store.words import (
     AUTO_LAST,
     DUPLICATE_KEY,
@@ -106,11 +107,14 @@ def write_values(words: Words, t: int, row: int, number: int) -> bool:
 def index_row(words: Words, t: int, row: int) -> int:
     """Enter a row into every index of its table: 0 or a negative code, with nothing undone."""
     failed = link(words, t, row)
-    x = t + T_INDEX
-    last = x + words[t + T_INDEXES] * INDEX_WORDS
-    while x < last and failed == 0:
-        failed = add(words, x, row)
-        x += INDEX_WORDS
+    indexes = words[t + T_INDEXES]
+    if indexes == 1 and failed == 0:
+        return add(words, t + T_INDEX, row)
+    find_ways(words, t, row)
+    i = 0
+    while i < indexes and failed == 0:
+        failed = add_on(words, t + T_INDEX + i * INDEX_WORDS, way_of(words, i))
+        i += 1
     return failed
 
 
@@ -164,12 +168,12 @@ def delete(words: Words, t: int, row: int) -> int:
     if not is_live(words, t, row):
         return NOT_LIVE
     start = mark(words)
+    find_ways(words, t, row)
     failed = unlink(words, t, row)
-    x = t + T_INDEX
-    last = x + words[t + T_INDEXES] * INDEX_WORDS
-    while x < last and failed == 0:
-        failed = remove(words, x, row)
-        x += INDEX_WORDS
+    i = 0
+    while i < words[t + T_INDEXES] and failed == 0:
+        failed = remove_on(words, t + T_INDEX + i * INDEX_WORDS, way_of(words, i))
+        i += 1
     if failed == 0 and words[t + T_HEAPS] != 0:
         failed = release_row(words, t, row)
     if failed == 0 and not free_slot(words, t, row):
