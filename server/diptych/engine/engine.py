@@ -184,10 +184,10 @@ class Engine:
             raise
         else:
             self.db.commit()
+            self._end_kept()  # of an error, whose frames have rows, later
         finally:
             self.db.space.give_memory = None
             self.db.space.take_root()
-            self._end_kept()
 
     def _end_kept(self) -> None:
         """Of a block: its frame may well have rows, which end here like those of a handler."""

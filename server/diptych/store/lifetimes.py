@@ -3,7 +3,7 @@
 A kept row would turn into another one as soon as its slot is used again. Checking that at each
 access would cost more than the access, so it is done once a transaction: each row object holds a
 reference to its class, so the classes' reference counts tell whether any was kept. Only then are
-they looked for, which takes the garbage collector's list of all objects, and made stale.
+they looked for, among the garbage collector's youngest objects first, and made stale.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from diptych.store.rowtypes import Row, stale_type
 from diptych.store.tables import TableView
@@ -53,8 +54,14 @@ class Lifetimes:
 
     def _end_rows(self) -> set[str]:
         """Make every row object there is stale; names of their classes."""
+        names = self._end_among(gc.get_objects(0)) | self._end_among(gc.get_objects(1))
+        if self.count() > self.alone:  # rows among the many objects that are older
+            names |= self._end_among(gc.get_referrers(*self._stale))
+        return names
+
+    def _end_among(self, objects: list[Any]) -> set[str]:
         names = set()
-        for kept in gc.get_referrers(*self._stale):
+        for kept in objects:
             stale = self._stale.get(type(kept))
             if stale is not None:
                 names.add(type(kept).__name__)
