@@ -18,6 +18,7 @@ from hypothesis import strategies as some
 from sortedcontainers import SortedDict
 
 from diptych import App, Rejected, key, ordered, text, unique
+from diptych.errors import TableFull
 from diptych.testing import Bench
 
 CAPACITY = 14
@@ -122,7 +123,7 @@ class Model:
         if at in self.rows:
             raise Rejected("duplicate_key", table="thing", key=list(at))
         if self.room == 0:
-            raise Rejected("table_full", table="thing", capacity=CAPACITY)
+            raise TableFull("thing", CAPACITY)
         self.rows[at] = DEFAULTS | values
         try:
             self.check(at)
