@@ -174,7 +174,7 @@ class Engine:
 
         A heap whose free memory is in pieces is full here: nothing moves while it is written to.
         """
-        self._lifetimes.end(expected=True)
+        self._end_kept()
         self._begin()
         self.db.space.give_memory = self._give_memory
         try:
@@ -187,6 +187,11 @@ class Engine:
         finally:
             self.db.space.give_memory = None
             self.db.space.take_root()
+            self._end_kept()
+
+    def _end_kept(self) -> None:
+        """Of a block: its frame may well have rows, which end here like those of a handler."""
+        if self._lifetimes.count() != self._lifetimes.alone:
             self._lifetimes.end(expected=True)
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
@@ -285,11 +290,13 @@ class Engine:
         `pack` turns the value into what is returned, before the commit, so that a value which
         can't be sent undoes the transaction.
         """
+        lifetimes, space = self._lifetimes, self.db.space
         while True:
-            self._lifetimes.end()
+            if lifetimes.count() != lifetimes.alone:
+                lifetimes.end()
             try:
                 result = pack(function(self.db, *arguments))
-                if is_view_kept(self.db.space):
+                if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
             except MemoryNeeded as needed:
                 self.db.rollback()

@@ -25,30 +25,31 @@ log = logging.getLogger("diptych.store")
 
 
 class Lifetimes:
-    """Ends what was kept of one open region's rows and ranges. `end` goes between transactions."""
+    """Ends what was kept of one open region's rows and ranges.
+
+    Between two transactions, `end` is called when `count()` is not `alone`: looking at that here,
+    too, would take longer than the count.
+    """
 
     def __init__(self, space: Space, tables: Iterable[TableView]) -> None:
         self._space = space
         self._stale = {table.row: stale_type(table.row, table.name) for table in tables}
-        self._count = _counter([table.row for table in tables])
-        self._alone = self._count()
+        self.count = _counter(space, [table.row for table in tables])
+        self.alone = self.count()
         self._tell_ns = 0
 
     def end(self, *, expected: bool = False) -> None:
         """Make stale what outlived its transaction. `expected`: that is nothing to warn of."""
-        space = self._space
-        if self._count() - space.lost_walks == self._alone and space.open_walks == 0:
-            return
-        space.end_walks()
-        kept = self._count() - space.lost_walks
-        if kept > self._alone:
+        self._space.end_walks()
+        kept = self.count()
+        if kept > self.alone:
             names = self._end_rows()
             if names and not expected and time.monotonic_ns() >= self._tell_ns:
                 self._tell_ns = time.monotonic_ns() + TELL_NS
                 log.warning("something keeps rows of %s; finding them takes time", ", ".join(names))
-            kept = self._count() - space.lost_walks
+            kept = self.count()
         # What is left refers to the classes themselves, which is nobody's mistake.
-        self._alone = kept
+        self.alone = kept
 
     def _end_rows(self) -> set[str]:
         """Make every row object there is stale; names of their classes."""
@@ -62,12 +63,15 @@ class Lifetimes:
         return names
 
 
-def _counter(row_types: list[type[Row]]) -> Callable[[], int]:
-    """A function that sums the reference counts of the classes: it runs for each transaction."""
+def _counter(space: Space, row_types: list[type[Row]]) -> Callable[[], int]:
+    """A function that sums the reference counts of the classes: it runs for each transaction.
+
+    Walks that were lost are taken off; those that are open count, as rows do.
+    """
     known: dict[str, object] = {f"row_{i}": each for i, each in enumerate(row_types)}
-    counts = " + ".join(f"getrefcount({name})" for name in known) or "0"
-    known["getrefcount"] = sys.getrefcount
-    made: Callable[[], int] = eval(f"lambda: {counts}", known)
+    counts = "".join(f"getrefcount({name}) + " for name in known)
+    known |= {"getrefcount": sys.getrefcount, "space": space}
+    made: Callable[[], int] = eval(f"lambda: {counts}-space.lost_walks", known)
     return made
 
 

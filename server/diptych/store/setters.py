@@ -71,12 +71,16 @@ def _word_setter(space: Space, table: TableLayout, column: Column, codec: Codec)
     """For one word: narrow, or held by an index."""
     words, scratch, first = space.words, space.scratch, column.first_word
     descriptor, update, to_word = table.descriptor, calls.update, codec.word
+    is_word = codec.is_word
+    low: Any = codec.low
+    high: Any = codec.high
 
     def set_word(self: Row, value: Any) -> None:
         row = self._row
         if row is None:
             raise stale(table.spec.name)
-        word = to_word(value)
+        fits = is_word and type(value) is int and low <= value <= high
+        word = value if fits else to_word(value)
         code = update(words, descriptor, row, first, word)
         while code < 0 and space.needs_memory(code):
             code = update(words, descriptor, row, first, word)

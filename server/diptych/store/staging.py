@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from diptych.errors import TableFull, did_you_mean
+from diptych.errors import HeapFull, TableFull, did_you_mean
 from diptych.schema import MISSING, Column
 from diptych.store import calls, packing
 from diptych.store import words as at
@@ -213,7 +213,8 @@ class Staging:
         """The same for a staging range."""
         allocated = self._words[header + at.STAGING_ALLOCATED - at.STAGING]
         if wanted > self._words[header + at.STAGING_WORDS - at.STAGING]:
-            raise Rejected("heap_full", table=self.now().table)  # type: ignore[union-attr]
+            table = self._table_at(int(self._words[at.STAGING_TABLE]))
+            raise HeapFull(table.spec.name, table.heap_words * 8)
         if wanted > allocated:
             raise MemoryNeeded(header)
 

@@ -48,7 +48,9 @@ class Codec:
         value = column.value
         self.members: dict[int, Any] = {int(m): m for m in value.base} if value.is_enum else {}
         self._to_word: dict[Any, int] = {member: int(member) for member in self.members.values()}
-        self._to_value: dict[int, Any] = {}
+        self.values: dict[int, Any] = dict(self.members)
+        """Values of words: an enum's members, or texts and data read before, as long as they fit
+        into one word."""
         self.is_word = column.kind == "int" and not self.members and self._is_signed_word
         """Whether an int within the bounds is its own word."""
         makers: dict[str, Callable[[Any], int]] = {
@@ -165,12 +167,12 @@ class Codec:
     def remembered(self, word: int) -> Any:
         """The text or data in one word. Remembered: few different ones are read often."""
         try:
-            return self._to_value[word]
+            return self.values[word]
         except KeyError:
             found = self.unpadded(_WORD.pack(word))
-            if len(self._to_value) >= VALUES_REMEMBERED_MAX:
-                self._to_value.clear()
-            self._to_value[word] = found
+            if len(self.values) >= VALUES_REMEMBERED_MAX:
+                self.values.clear()
+            self.values[word] = found
             return found
 
     def bad(self, value: Any, limit: str) -> BadValue:

@@ -43,6 +43,7 @@ class Space:
         # Set while a transaction runs that can't run again: gives memory on the spot.
         self.give_memory: Callable[[int], None] | None = None
         self._root: npt.NDArray[np.uint8] | None = None
+        self.has_root = False
 
     def needs_memory(self, code: int) -> bool:
         """Whether a kernel's negative `code` asks for memory, and has been given it."""
@@ -95,11 +96,12 @@ class Space:
         """The one array that all numpy views of this query derive from, read-only."""
         if self._root is None:
             self._root = np.frombuffer(self.bytes.toreadonly(), np.uint8)
+            self.has_root = True
         return self._root
 
     def take_root(self) -> npt.NDArray[np.uint8] | None:
         """Hand over the root of the query that ends; the next query gets a new one."""
-        root, self._root = self._root, None
+        root, self._root, self.has_root = self._root, None, False
         return root
 
     def word_view(self, start: int, count: int) -> memoryview[int]:

@@ -45,6 +45,13 @@ class Item:
     by_note = unique("share", "spare")
 
 
+@app.table(capacity=2000, heap_bytes=1 << 20)
+class Page:
+    id: int = key()
+    body: str
+    other: bytes = b"default bytes"
+
+
 @app.table(capacity=40)
 class Few:
     id: int = key()
@@ -266,6 +273,43 @@ def test_memory_is_there_before_the_last_step(bench: Bench, monkeypatch: Any) ->
     assert system(bench, "import_commit", token) == 2000
     assert bench.db.item[1999].note == "x" * (1999 % 90)
     bench.verify()
+
+
+def pages(start: int, stop: int, size: int) -> list[dict[str, Any]]:
+    return [{"id": n, "body": f"{n:04}" * (size // 4)} for n in range(start, stop)]
+
+
+def test_a_heap_in_pieces_is_put_together(bench: Bench) -> None:
+    load(bench, "page", pages(0, 900, 800))
+    with bench.transaction() as db:
+        for number in range(0, 900, 2):
+            db.page.delete(db.page[number])
+    load(bench, "page", pages(1000, 1100, 3000))
+    bench.verify()
+    assert len(bench.db.page) == 450 + 100
+    assert bench.db.page[1099].body == "1099" * 750
+    assert bench.db.page[899].body == "0899" * 200
+    assert {row.other for row in bench.db.page} == {b"default bytes"}
+
+
+def test_more_bytes_than_the_heap_takes(bench: Bench) -> None:
+    load(bench, "page", pages(0, 200, 4000))
+    before = data_bytes(bench)
+    token = load(bench, "page", pages(1000, 1200, 4000), commit=False)
+    with pytest.raises(Rejected) as no:
+        system(bench, "import_commit", token)
+    assert no.value == Rejected("table_full", table="page", heap_bytes=1 << 20)
+    system(bench, "import_abort")
+    bench.verify()
+    assert len(data_bytes(bench)) >= len(before)
+    assert len(bench.db.page) == 200
+    token = system(bench, "import_begin", "page")
+    columns = app.tables["page"].by_name
+    for first in (0, 100):
+        rows = chunk(columns, pages(first, first + 100, 4000))
+        system(bench, "import_rows", token, first, 100, rows)
+    with pytest.raises(Rejected, match="table_full"):
+        system(bench, "import_rows", token, 200, 100, rows)
 
 
 def test_staged_rows_outlive_the_writer(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from tests.support import depot
 from tests.support.lanes import Lanes
 
 import bank
-from diptych import App, Db, Rejected, key, ordered, ref, text
+from diptych import App, Db, Rejected, data, items, key, ordered, ref, text
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.errors import DeclarationError, TableFull
 from diptych.memory import Region
@@ -20,8 +20,10 @@ from diptych.store import words as at
 from diptych.store.compiled import compiled_handlers
 from diptych.store.database import SCRATCH_BYTES
 from diptych.store.faults import MemoryNeeded, StaleRow
+from diptych_client.errors import BadArguments
 
 Name = Annotated[str, text(8)]
+Tag = Annotated[bytes, data(3)]
 SETTINGS = {"mutable": 1}
 
 
@@ -42,6 +44,11 @@ class Thing:
     count: int = 0
     size: float = 0.0
     ready: bool = False
+    tag: Tag = b"abc"
+    limit: int | None
+    title: str = ""
+    image: bytes | None
+    essay: Annotated[str, text(600)] = "long"
     by_name = ordered("name")
 
 
@@ -50,10 +57,16 @@ class Part:
     thing: int = ref(Thing)
 
 
+class Book:
+    id: int = key()
+    title: str = "untitled"
+
+
 def application(function: Callable[..., Any] | None = None) -> App:
     app = App("things")
     app.table(Thing)
     app.table(Part)
+    app.table(Book)
     if function is not None:
         app.transaction(function)
     return app
@@ -118,6 +131,61 @@ def int_into_text(db: Db) -> None:
 def long_literal(db: Db) -> None:
     """thing.name holds 8 bytes, too few for 'nine bytes'"""
     db.thing[1].name = "nine bytes"  # here
+
+
+def short_literal(db: Db) -> None:
+    """thing.tag holds data(3), not data(2)"""
+    db.thing[1].tag = b"ab"  # here
+
+
+def no_bytes(db: Db) -> bool:
+    """bytes are compiled when they are 1 to 512"""
+    return db.thing[1].tag == b""  # here
+
+
+def compared_lengths(db: Db) -> bool:
+    """data(3) == data(2) is not compiled"""
+    return db.thing[1].tag == b"ab"  # here
+
+
+def none_assigned(db: Db) -> None:
+    """thing.count holds int, not None"""
+    db.thing[1].count = None  # here
+
+
+def measured(db: Db) -> int:
+    """len() of text and bytes is not compiled"""
+    return len(db.thing[1].name)  # here
+
+
+def taken_apart(db: Db) -> bool:
+    """parts of text and bytes are not compiled"""
+    return db.thing[1].name[0] == "a"  # here
+
+
+def heap_read(db: Db) -> bool:
+    """thing.title is a plain str, which compiled handlers neither read nor write"""
+    return db.thing[1].title == "a"  # here
+
+
+def heap_written(db: Db) -> None:
+    """thing.image is a plain bytes, which compiled handlers neither read nor write"""
+    db.thing[1].image = b"a"  # here
+
+
+def heap_inserted(db: Db) -> None:
+    """use Annotated[str, text(40)], or leave this handler interpreted: compiled=False"""
+    db.thing.insert(id=1, title="a")  # here
+
+
+def heap_default(db: Db) -> None:
+    """the default of book.title, a plain str, is not empty"""
+    db.book.insert(id=1)  # here
+
+
+def long_read(db: Db) -> bool:
+    """thing.essay has 600 bytes, and compiled handlers take 512 at most"""
+    return db.thing[1].essay == "a"  # here
 
 
 def key_assigned(db: Db) -> None:
@@ -234,6 +302,36 @@ def printed(db: Db) -> None:
     print(db.now)  # here
 
 
+def appended(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
+    """Unknown attribute 'append'"""
+    numbers.append(db.now)  # here
+
+
+def item_set(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
+    """No implementation"""
+    numbers[0] = 1  # here
+
+
+def sliced(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> int:
+    """slice is not part of what can be compiled"""
+    return numbers[1:][0]  # here
+
+
+def indexed_by_float(db: Db, numbers: Annotated[list[int], items(0, 3)], at: float) -> int:
+    """a list is indexed by an int, not by float"""
+    return numbers[at]  # here
+
+
+def searched_list(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> bool:
+    """`in` is compiled for tables, and for an int in a tuple of ints"""
+    return 1 in numbers  # here
+
+
+def compared_lists(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> bool:
+    """is not compiled; compare values of one type"""
+    return numbers == numbers  # here
+
+
 def catching(db: Db) -> int:
     """a handler can't catch errors"""
     return caught(db)
@@ -255,6 +353,17 @@ REFUSED = [
     int_into_bool,
     int_into_text,
     long_literal,
+    short_literal,
+    no_bytes,
+    compared_lengths,
+    none_assigned,
+    measured,
+    taken_apart,
+    heap_read,
+    heap_written,
+    heap_inserted,
+    heap_default,
+    long_read,
     key_assigned,
     wrong_key,
     key_of_text,
@@ -278,6 +387,12 @@ REFUSED = [
     printed,
     catching,
     helped,
+    appended,
+    item_set,
+    sliced,
+    indexed_by_float,
+    searched_list,
+    compared_lists,
 ]
 
 
@@ -300,8 +415,13 @@ def test_what_can_not_be_compiled_is_refused_with_its_line(
     ("annotation", "told"),
     [
         (str, "say how long it is"),
-        (list[int], "compiled=False"),
-        (tuple[int, ...], "compiled=False"),
+        (bytes, "say how long it is"),
+        (Annotated[str, text(513)], "512 at most"),
+        (list[int], r"say how many items it has: Annotated\[list\[Line\], items\(0, 15\)\]"),
+        (tuple[int, ...], "say how many"),
+        (Annotated[list[int], items(1, 9)] | None, "an empty list instead of None"),
+        (Annotated[list[list[int]], items(1, 9)], "can't take list"),
+        (Annotated[list[tuple[int, int]], items(1, 124)], "too large to compile"),
         (dict[str, int], "compiled=False"),
         (Any, "compiled=False"),
     ],
@@ -312,6 +432,19 @@ def test_a_parameter_that_words_can_not_hold_is_refused(annotation: Any, told: s
 
     handler.__annotations__ = {"db": Db, "value": annotation, "return": None}
     with pytest.raises(DeclarationError, match=told), application(handler).open(lane="compiled"):
+        pass
+
+
+def returned_list(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> list[int]:
+    """a compiled handler can't return"""
+    return numbers
+
+
+def test_a_list_is_no_result() -> None:
+    with (
+        pytest.raises(DeclarationError, match="a compiled handler can't return"),
+        application(returned_list).open(lane="compiled"),
+    ):
         pass
 
 
@@ -401,6 +534,73 @@ def test_rows_and_records_come_back_as_what_they_are() -> None:
         engine.transact(handlers["move"], "Ä", "Ä", 5)
     details = {"depot": "Ä", "name": "literal", "state": depot.State.LOST, "nothing": None}
     assert no.value == Rejected("same_depot", **details)
+
+
+def optional_limit(db: Db, id: int) -> int | None:
+    return db.thing[id].limit
+
+
+def optional_sum(db: Db, id: int, more: int) -> float:
+    row = db.thing[id]
+    if row.limit is not None:
+        row.limit += more
+    return float(row.limit) + (row.limit or 0)
+
+
+def new_thing(db: Db, id: int, limit: int | None, tag: Tag) -> Tag | None:
+    row = db.thing.insert(id=id, limit=limit, tag=tag)
+    return row.tag if row.limit is not None else None
+
+
+def drop_thing(db: Db, id: int) -> None:
+    db.thing.delete(db.thing[id])
+
+
+def test_none_goes_in_and_comes_out() -> None:
+    app = application()
+    for function in (optional_limit, optional_sum, new_thing, drop_thing):
+        app.transaction(function)
+    engine, handlers = engine_of(app)
+    assert engine.transact(handlers["new_thing"], 1, None, b"\0a\0") is None
+    assert engine.transact(handlers["optional_limit"], 1) is None
+    with pytest.raises(TypeError):
+        engine.transact(handlers["optional_sum"], 1, 5)
+    assert engine.transact(handlers["new_thing"], 2, 0, b"\0a\0") == b"\0a\0"
+    assert engine.transact(handlers["optional_limit"], 2) == 0
+    assert engine.transact(handlers["optional_sum"], 2, 5) == 10.0
+    with pytest.raises(BadArguments, match="3 bytes are wanted"):
+        engine.transact(handlers["new_thing"], 3, None, b"ab")
+
+
+def test_rows_with_values_of_any_length_are_inserted_and_deleted() -> None:
+    app = application()
+    for function in (new_thing, drop_thing):
+        app.transaction(function)
+    engine, handlers = engine_of(app)
+    engine.transact(handlers["new_thing"], 1, None, b"abc")
+    row = engine.db.thing[1]
+    assert (row.title, row.image, row.essay) == ("", None, "long")
+    with engine.transaction() as db:
+        db.thing[1].title = "a title of any length" * 100
+        db.thing[1].image = b"\0" * 1000
+    engine.transact(handlers["drop_thing"], 1)
+    engine.verify()
+    assert len(engine.db.thing) == 0
+
+
+def total(db: Db, numbers: Annotated[list[int], items(0, 3)], factor: int) -> int:
+    result = 0
+    for number in numbers:
+        result += number * factor
+    return result
+
+
+def test_a_list_longer_than_declared_is_left_to_the_interpreter() -> None:
+    engine, handlers = engine_of(application(total))
+    for numbers in ([], [5], [1, 2, 3], [1, 2, 3, 4]):
+        assert engine.transact(handlers["total"], numbers, 2) == 2 * sum(numbers)
+    no_database: Any = None
+    assert handlers["total"](no_database, [1, 2, 3], 2) == 12
 
 
 def test_another_capacity_runs_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:

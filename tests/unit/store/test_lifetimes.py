@@ -261,10 +261,10 @@ def test_who_keeps_a_class_costs_no_more_than_once(bench: Bench) -> None:
     classes = [type(bench._engine.db.item.row)] + [bench._engine.db.item.row for _ in range(3)]
     lifetimes = bench._engine._lifetimes
     bench.add(50)
-    assert lifetimes._alone == lifetimes._count()
+    assert lifetimes.alone == lifetimes.count()
     classes.clear()
     bench.add(51)
-    assert lifetimes._alone == lifetimes._count()
+    assert lifetimes.alone == lifetimes.count()
     bench.keep("row")
     bench.add(52)
     with pytest.raises(StaleRow):

@@ -16,7 +16,12 @@ from numba.core import compiler, ir_utils, registry, typed_passes, types, untype
 from numba.core import ir as numba_ir
 from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.datamodel import models
-from numba.core.imputils import lower_builtin, lower_getattr_generic, lower_setattr_generic
+from numba.core.imputils import (
+    fix_returning_optional,
+    lower_builtin,
+    lower_getattr_generic,
+    lower_setattr_generic,
+)
 from numba.core.typing.templates import (
     AbstractTemplate,
     AttributeTemplate,
@@ -213,6 +218,60 @@ def called_by_address(result: Any) -> Any:
         return types.int64(types.int64), generate
 
     return numba.njit(lambda n: call(n))
+
+
+def test_none_returned_is_told_by_the_status() -> None:
+    @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    def positive(number: int) -> int | None:
+        return number if number > 0 else None
+
+    arguments = (types.int64,)
+    positive.compile(arguments)
+    compiled = positive.overloads[arguments]
+    result = compiled.signature.return_type
+    assert isinstance(result, types.Optional)
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    llvm.add_symbol("test_numba_hooks_positive", address)
+
+    @intrinsic
+    def call(typing_context: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = context.call_conv.get_function_type(result, arguments)
+            function = ir.Function(builder.module, kind, "test_numba_hooks_positive")
+            status, value = context.call_conv.call_function(
+                builder, function, result, arguments, args
+            )
+            with builder.if_then(status.is_error):
+                builder.ret(ir.IntType(32)(1))
+            made = signature(result, *arguments)
+            optional = fix_returning_optional(context, builder, made, status, value)
+            helper = context.make_helper(builder, result, value=optional)
+            return builder.select(helper.valid, helper.data, I64(-1))
+
+        return types.int64(types.int64), generate
+
+    caller = numba.njit(lambda n: call(n))
+    assert [caller(5), caller(0)] == [5, -1]
+
+
+def test_optional_values_are_taken_apart_and_made() -> None:
+    @intrinsic
+    def doubled(typing_context: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            given = context.make_helper(builder, sig.args[0], value=args[0])
+            made = context.make_helper(builder, sig.return_type)
+            made.valid = given.valid
+            made.data = builder.add(given.data, given.data)
+            return made._getvalue()
+
+        return types.Optional(types.int64)(types.Optional(types.int64)), generate
+
+    @numba.njit
+    def use(number: int) -> int:
+        value = doubled(number if number > 0 else None)
+        return -1 if value is None else value
+
+    assert [use(4), use(-4)] == [8, -1]
 
 
 def test_a_function_can_return_a_status_of_our_own() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.imputils import fix_returning_optional
+from numba.core.typing.templates import signature
 from numba.np.arrayobj import make_array, populate_array
 
 from diptych.store import btree, hashing, rows
@@ -75,9 +77,11 @@ def call_native(context: Any, builder: Any, callee: Native, arguments: list[Any]
     """Call it: its status, and what it returned."""
     kind = context.call_conv.get_function_type(callee.result, callee.arguments)
     function = cgutils.get_or_insert_function(builder.module, kind, callee.symbol)
-    return context.call_conv.call_function(
+    status, value = context.call_conv.call_function(
         builder, function, callee.result, callee.arguments, arguments
     )
+    made = signature(callee.result, *callee.arguments)  # None is told by the status alone
+    return status, fix_returning_optional(context, builder, made, status, value)
 
 
 def call_kernel(context: Any, builder: Any, name: str, base: Any, *arguments: Any) -> Any:

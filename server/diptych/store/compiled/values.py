@@ -8,6 +8,7 @@ which gives the call up to the interpreted lane and its error.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from numba.core import cgutils, types
@@ -229,6 +230,33 @@ class _Truth(AbstractTemplate):
         optional = isinstance(args[0], types.Optional) and number_kind(found) is not None
         if optional or isinstance(found, RowType | SizedType):
             return signature(types.boolean, *args)
+        return None
+
+
+@infer_global(float)
+class _FloatOfOptional(AbstractTemplate):
+    """None gives the call up, when the argument becomes what the signature says."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        is_optional = len(args) == 1 and isinstance(args[0], types.Optional)
+        if is_optional and number_kind(args[0]) in ("int", "float"):
+            return signature(types.float64, inner(args[0]))
+        return None
+
+
+@infer_global(len)
+class _Length(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if isinstance(inner(args[0]), SizedType):
+            raise Refused("len() of text and bytes is not compiled; compare them")
+        return None
+
+
+@infer_global(operator.getitem)
+class _Item(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if isinstance(inner(args[0]), SizedType):
+            raise Refused("parts of text and bytes are not compiled; make them columns")
         return None
 
 
