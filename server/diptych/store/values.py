@@ -69,8 +69,10 @@ class Codec:
             self.low, self.high = self.rounded(column.low), self.rounded(column.high)
         self._any_double = column.bits == 64 and column.low is None
         remembers = bool(self.members) or (column.kind in ("text", "data") and column.words == 1)
-        # Words of values seen before, for who looks there first; None where that is no help.
+        # Words of values seen before, for who looks there first; None where that is no help. Only
+        # for values of the type `exact`: 1.0 and a memoryview have equals there, and are refused.
         self.known = self._to_word if remembers else None
+        self.exact: type = value.base
 
     @property
     def _is_signed_word(self) -> bool:
@@ -181,14 +183,13 @@ class Codec:
         return BadValue(self.table, self.column.name, value, limit)
 
     def _padded_word(self, value: Any) -> int:
-        try:
+        if type(value) is self.exact and value in self._to_word:
             return self._to_word[value]
-        except (KeyError, TypeError):
-            word: int = _WORD.unpack(self.padded(value))[0]
-            if len(self._to_word) >= VALUES_REMEMBERED_MAX:
-                self._to_word.clear()
-            self._to_word[value] = word
-            return word
+        word: int = _WORD.unpack(self.padded(value))[0]
+        if len(self._to_word) >= VALUES_REMEMBERED_MAX:
+            self._to_word.clear()
+        self._to_word[value] = word
+        return word
 
     def _int(self, value: Any) -> int:
         if not isinstance(value, int):
@@ -229,6 +230,8 @@ class Codec:
             number = float(value)
             if self.column.bits == 32:
                 number = _SHORT.unpack(_SHORT.pack(number))[0]
+            if math.isinf(number) and value not in (math.inf, -math.inf):
+                raise OverflowError  # a longer float of numpy's
         except OverflowError:
             limit = "a float" if self.column.bits == 64 else "a float of 32 bits"
             raise self.bad(value, limit) from None

@@ -482,6 +482,21 @@ def test_memory_is_asked_for() -> None:
     assert engine.transact(handlers["fill"], 1, "A", 1, 600) == 600
 
 
+def test_an_operation_may_have_any_name() -> None:
+    app = App("names")
+
+    @app.transaction
+    def pack(db: Db, code: int) -> int:
+        return code + 1
+
+    @app.transaction
+    def call(db: Db) -> int:
+        return 2
+
+    with app.open(lane="compiled") as bench:
+        assert (bench.call("pack", 1), bench.call("call")) == (2, 2)
+
+
 def test_a_full_table_and_a_large_transaction_are_rejected() -> None:
     with Lanes(depot.app) as lanes:
         assert lanes.call("add_depot", "A") is None

@@ -217,7 +217,7 @@ def bind(entry: Entry, region: Region) -> Handler:
     packed = "".join(f", {expression}" for expression in entry.arguments.expressions)
     lists = "".join(f"        {statement}\n" for statement in entry.arguments.statements)
     source = (
-        f"def {operation.name}({', '.join(parameters)}):\n"
+        f"def run({', '.join(parameters)}):\n"
         "    try:\n"
         f"        pack(scratch, {at.S_CALL_ARGUMENTS * 8}{packed})\n"
         f"{lists}"
@@ -230,7 +230,8 @@ def bind(entry: Entry, region: Region) -> Handler:
         f"    return {entry.expression}\n"
     )
     exec(compile(source, f"<compiled {operation.name}>", "exec"), known)
-    made: Handler = known[operation.name]
+    made: Handler = known["run"]
+    made.__name__ = made.__qualname__ = operation.name
     return made
 
 
