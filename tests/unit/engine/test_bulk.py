@@ -298,7 +298,9 @@ def test_more_bytes_than_the_heap_takes(bench: Bench) -> None:
     token = load(bench, "page", pages(1000, 1200, 4000), commit=False)
     with pytest.raises(Rejected) as no:
         system(bench, "import_commit", token)
-    assert no.value == Rejected("table_full", table="page", heap_bytes=1 << 20)
+    setting = "[tables.page] heap_bytes"
+    expected = Rejected("table_full", table="page", heap_bytes=1 << 20, setting=setting)
+    assert no.value == expected
     system(bench, "import_abort")
     bench.verify()
     assert len(data_bytes(bench)) >= len(before)
