@@ -13,6 +13,7 @@ from tests.support import everything
 from tests.support.bulk import chunk, data_bytes, load, raw_of, system
 
 from diptych import App, Rejected, between, key, ordered, ref, text, unique
+from diptych.errors import HeapFull
 from diptych.store import words as at
 from diptych.testing import Bench
 from diptych_client.errors import BadArguments
@@ -298,9 +299,7 @@ def test_more_bytes_than_the_heap_takes(bench: Bench) -> None:
     token = load(bench, "page", pages(1000, 1200, 4000), commit=False)
     with pytest.raises(Rejected) as no:
         system(bench, "import_commit", token)
-    setting = "[tables.page] heap_bytes"
-    expected = Rejected("table_full", table="page", heap_bytes=1 << 20, setting=setting)
-    assert no.value == expected
+    assert no.value == HeapFull("page", 1 << 20)
     system(bench, "import_abort")
     bench.verify()
     assert len(data_bytes(bench)) >= len(before)
