@@ -45,10 +45,11 @@ class FillWatch:
         if passed > self._told.get(name, 0):
             self._told[name] = passed
             rows = int(self._words[table.state + at.ROW_COUNT])
+            limit = "capacity" if rows / table.capacity == share else "heap_bytes"
             log.warning(
                 "table %s is %.0f %% full, with %d of %d rows; when it is full, inserts are "
-                "rejected: raise [tables.%s] capacity",
-                *(name, share * 100, rows, table.capacity, name),
+                "rejected: raise [tables.%s] %s",
+                *(name, share * 100, rows, table.capacity, name, limit),
             )
         elif share < FORGET_BELOW:
             self._told.pop(name, None)

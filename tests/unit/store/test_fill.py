@@ -11,7 +11,7 @@ import pytest
 
 from diptych import App, Db, key, ordered
 from diptych.engine.engine import Engine, layout_bytes
-from diptych.engine.fill_watch import LOOK_NS
+from diptych.engine.fill_watch import LOOK_NS, FillWatch
 from diptych.memory import Region
 from diptych.store import layout as layouts
 from diptych.store import words as at
@@ -77,7 +77,7 @@ def test_figures(engine: Engine) -> None:
     assert told == total - engine.layout.system.page_count * 4096
 
 
-def test_the_fuller_of_rows_and_heap_counts() -> None:
+def test_the_fuller_of_rows_and_heap_counts(caplog: pytest.LogCaptureFixture) -> None:
     notes = App("notes")
 
     @notes.table(capacity=100, heap_bytes=1 << 20)
@@ -101,6 +101,11 @@ def test_the_fuller_of_rows_and_heap_counts() -> None:
         "memory_bytes": 8192,
     }
     assert (told["fill"], told["memory_bytes"]) == (round(4800 / (1 << 20), 4), 8192)
+    words[table.heap_state + at.H_USED] = 0.9 * (1 << 17)
+    with caplog.at_level(logging.WARNING, "diptych.engine"):
+        FillWatch(words, layout).look_at(table)
+    assert "table note is 90 % full, with 0 of 100 rows" in caplog.text
+    assert "raise [tables.note] heap_bytes" in caplog.text
 
 
 def test_warnings_come_once_a_level(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
