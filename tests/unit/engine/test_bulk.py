@@ -15,6 +15,7 @@ from tests.support.bulk import chunk, data_bytes, load, raw_of, system
 from diptych import App, Rejected, between, key, ordered, ref, text, unique
 from diptych.errors import HeapFull
 from diptych.store import words as at
+from diptych.store.staging import CHUNK_ROWS_MAX
 from diptych.testing import Bench
 from diptych_client.errors import BadArguments
 
@@ -217,6 +218,7 @@ def test_chunks_that_do_not_hold_together(bench: Bench) -> None:
 
     wrong(1, 2, good, "import_out_of_step")
     wrong(0, 0, good, "rows must be 1")
+    wrong(0, CHUNK_ROWS_MAX + 1, [], "rows must be 1 to 1048576")
     wrong(0, 3, good, "take|bitmap")
     wrong(0, 2, [*good, ["colour", b"", b"", b""]], "no column 'colour'")
     wrong(0, 2, [["id", b"\0" * 16, b"", b"x"]], "16 bytes")
