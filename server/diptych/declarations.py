@@ -7,6 +7,7 @@ comes out. Called by `App.table` alone.
 from __future__ import annotations
 
 import inspect
+import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from diptych.schema import (
     CAPACITY_MAX,
     HEAP_BYTES_MAX,
     HEAP_BYTES_MIN,
+    INT_MAX,
     MISSING,
     SIZED_BYTES_MAX,
     Bits,
@@ -217,15 +219,31 @@ def _bounds(
     """What the column's numbers must be within; None, None for floats that may be anything."""
     between = value.between
     if value.base is float:
+        if (
+            between
+            and bits == 32
+            and not all(_is_short(bound) for bound in (between.low, between.high))
+        ):
+            raise DeclarationError(f"{here}: its bounds are beyond what 32 bits can hold")
         return (between.low, between.high) if between else (None, None)
     low, high = int_bounds(Bits(bits, signed))
-    if value.is_enum and not all(low <= int(member) <= high for member in value.base):
-        raise DeclarationError(f"{here}: {value.base.__name__} has members beyond {bits} bits")
+    if value.is_enum and not all(low <= int(member) <= min(high, INT_MAX) for member in value.base):
+        most = bits if high <= INT_MAX else 63
+        raise DeclarationError(f"{here}: {value.base.__name__} has members beyond {most} bits")
     if between:
         low, high = max(low, int(between.low)), min(high, int(between.high))
     if low > high:
         raise DeclarationError(f"{here}: no number of {bits} bits is within the bounds")
     return low, high
+
+
+def _is_short(number: float) -> bool:
+    """Whether a float of 32 bits can be near to a number."""
+    try:
+        struct.pack("<f", number)
+    except OverflowError:
+        return False
+    return True
 
 
 def _fits(default: Any, column: Column) -> bool:

@@ -46,7 +46,8 @@ class HeapFull(TableFull):
     """No room for a value in a table's heap, as long as `heap_bytes` says. Code `table_full`."""
 
     def __init__(self, table: str, heap_bytes: int) -> None:
-        Rejected.__init__(self, "table_full", table=table, heap_bytes=heap_bytes)
+        setting = f"[tables.{table}] heap_bytes"
+        Rejected.__init__(self, "table_full", table=table, heap_bytes=heap_bytes, setting=setting)
 
 
 class BadValue(Rejected):

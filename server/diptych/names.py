@@ -193,7 +193,9 @@ class _Reader(ast.NodeVisitor):
         owner, method = self._scope.known(node.func.value), node.func.attr
         if owner.kind is Kind.INDEX and method in INDEX_NAMES:
             self._check_prefix(node, owner, method)
-        elif owner.kind is Kind.TABLE and method in ("insert", "get_or_insert", "columns"):
+        elif (owner.kind is Kind.TABLE and method in ("insert", "get_or_insert", "columns")) or (
+            owner.kind is Kind.SELECTION and method == "write"
+        ):
             self._check_columns(node, owner.table, method)
         elif owner.kind is Kind.TABLE and method in ("get", "delete") and len(node.args) == 1:
             if method == "get":
@@ -230,7 +232,7 @@ class _Reader(ast.NodeVisitor):
                 self._check_column(keyword, table, keyword.arg)
         if node.args:
             self._report(node, f"{table.name}.{method} takes columns by name: column=value")
-        if None in given or method == "columns":
+        if None in given or method in ("columns", "write"):
             return
         for column in table.columns:
             # Nothing is inserted where there is a row of that key.

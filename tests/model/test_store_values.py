@@ -31,7 +31,7 @@ INDEXES = (
 )
 CAPACITY = 90
 UNDO_WORDS = 1 << 20
-HEAP_WORDS = [40, 200, 1000, 4000]
+HEAP_WORDS = [40, 100, 300, 600]
 LENGTHS = [0, 0, 1, 5, 8, 9, 20, 40, 100, 300]
 
 Record = tuple[int, int | None, int | None, int, bytes, bytes]
@@ -165,17 +165,38 @@ class StoreValues(RuleBasedStateMachine):
             if not self.model:
                 break
             row, which = numbers.choice(sorted(self.model)), numbers.randrange(2)
-            data = numbers.randbytes(numbers.choice(LENGTHS))
-            before = self.region.data()
-            value, length = FIRST_HEAP + which, self.region.blob(data)
-            code = int(heap.assign(self.words, self.t, row, value, length))
-            if code == 0:
-                record = list(self.model[row])
-                record[4 + which] = data
-                self.model[row] = tuple(record)  # type: ignore[assignment]  # of the same types
-            else:
-                assert self.region.data() == before
-                self.respond(code)
+            self.assign_one(row, which, numbers.randbytes(numbers.choice(LENGTHS)))
+
+    def assign_one(self, row: int, which: int, data: bytes) -> int:
+        before = self.region.data()
+        value, length = FIRST_HEAP + which, self.region.blob(data)
+        code = int(heap.assign(self.words, self.t, row, value, length))
+        if code == 0:
+            record = list(self.model[row])
+            record[4 + which] = data
+            self.model[row] = tuple(record)  # type: ignore[assignment]  # of the same types
+        else:
+            assert self.region.data() == before
+            self.respond(code)
+        return code
+
+    @precondition(lambda self: len(self.model) > 2)
+    @rule(seed=st.integers(0, 1 << 30), part=st.floats(0.3, 1.0))
+    def assign_most_of_what_is_free(self, seed: int, part: float) -> None:
+        """After every other row has gone, so that it is in pieces."""
+        by_place = sorted(self.model, key=lambda row: self.region.value(self.t, row, FIRST_HEAP))
+        for row in by_place[1::2]:
+            assert rows.delete(self.words, self.t, row) == 0
+            del self.model[row]
+        self.commit()
+        capacity = int(self.words[self.t + at.T_HEAP_WORDS])
+        free = capacity - self.region.heap_state(self.t, at.H_USED)
+        data = random.Random(seed).randbytes(int(8 * free * part))
+        codes = [self.assign_one(by_place[0], 0, data)]
+        while codes[-1] not in (0, at.HEAP_FULL):
+            codes.append(self.assign_one(by_place[0], 0, data))
+        assert codes.count(at.COMPACT_HEAP) <= 1
+        assert len(codes) <= 3
 
     @precondition(lambda self: self.model)
     @rule(seed=st.integers(0, 1 << 30), which=st.sampled_from([1, 2]))
@@ -292,7 +313,7 @@ class StoreValues(RuleBasedStateMachine):
 
 
 StoreValues.TestCase.settings = settings(
-    max_examples=5 if numba.config.DISABLE_JIT else 60,
+    max_examples=5 if numba.config.DISABLE_JIT else 80,
     stateful_step_count=40,
     database=None,
     suppress_health_check=list(HealthCheck),

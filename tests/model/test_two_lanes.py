@@ -130,7 +130,16 @@ def test_every_kind_of_call(given_up: list[str]) -> None:
     assert min(calls.values()) >= 5, calls
     assert {"not_found", "duplicate_key", "not_unique", "bad_value", "too_many"} <= rejected
     assert {"same_depot", "unknown_parcel", "refused"} <= rejected
-    left = {"compute", "compute_float", "store_large", "use_deleted", "drop", "fail", "narrow"}
+    left = {
+        "compute",
+        "compute_float",
+        "store_large",
+        "use_deleted",
+        "drop",
+        "fail",
+        "narrow",
+        "book",
+    }
     assert set(given_up) <= left | {"add_parcel", "set_state", "shelve"}
 
 
@@ -194,6 +203,13 @@ CRATE_CALLS: dict[str, Any] = {
 }
 
 
+def random_line(source: random.Random) -> depot.Line:
+    weight = source.choice([None, 0.5, 1e300])
+    state = source.choice([depot.State.NEW] * 9 + [depot.State.LOST])
+    point = depot.Point(source.choice(INTS), 0.5)
+    return depot.Line(source.choice(CODES), source.randrange(60), weight, state, point)
+
+
 def label(source: random.Random) -> str:
     return source.choice(NAMES) if source.random() < 0.2 else str(source.randrange(10**6))
 
@@ -239,6 +255,11 @@ ARGUMENTS: dict[str, Any] = {
         s.choice([None, 0, 5]),
         s.choice([None, *NAMES]),
         s.choice([0.0, -0.0, 0.5]),
+    ),
+    "book": lambda s: (
+        [random_line(s) for _ in range(s.choice([0, 1, 1, 2, 3, 5]))],
+        tuple(s.choice(INTS[:8]) for _ in range(s.randrange(4))),
+        s.choice([0, 0, 1, -1, 2, -3, 5]),
     ),
     "fail": lambda s: (s.randrange(5),),
     "by_hand": lambda s: (),

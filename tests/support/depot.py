@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 from tests.support import depot_rules
 
-from diptych import App, Db, Rejected, between, key, ordered, ref, text, unique
+from diptych import App, Db, Rejected, between, items, key, ordered, ref, text, unique
 
 app = App("depot", compiled=True)
 Name = Annotated[str, text(20)]
@@ -68,6 +68,14 @@ class Summary(NamedTuple):
     state: State
     point: Point
     heavy: bool
+
+
+class Line(NamedTuple):
+    depot: Code
+    number: int
+    weight: float | None = None
+    state: State = State.NEW
+    point: Point = Point(0, 0.0)
 
 
 class Missing(NamedTuple):
@@ -323,6 +331,29 @@ def truths(db: Db, id: int, price: int | None, name: Name | None, weight: float)
     if row and not row.trusted and id in (1, 2, 3):
         found += 32
     return found
+
+
+@app.transaction
+def book(
+    db: Db,
+    lines: Annotated[list[Line], items(0, 5)],
+    more: Annotated[tuple[int, ...], items(0, 3)] = (),
+    pick: int = 0,
+) -> tuple[int, float, bool]:
+    """Lists: walked, counted, indexed, and passed on to a helper."""
+    total, weight = depot_rules.sum_of(more), 0.0
+    for position, line in enumerate(lines, 1):
+        shelf = db.shelf.get_or_insert(depot=line.depot, number=line.number)
+        shelf.used += position
+        if line.weight is not None:
+            weight += line.weight
+        if line.state == State.LOST:
+            raise Rejected("lost_line", position=position, depot=line.depot)
+    for i in range(len(lines)):
+        total += i * lines[i].number
+    if lines and pick != 0:
+        total += lines[pick].number + lines[-1].point.x
+    return total, weight, len(lines) == len(more)
 
 
 @app.transaction

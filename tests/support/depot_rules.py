@@ -19,6 +19,13 @@ def checked(moved: int) -> int:
     return _doubled(moved) - moved if moved < 50 else _sum_to(moved)
 
 
+def sum_of(numbers: tuple[int, ...]) -> int:
+    total = 0
+    for number in numbers:
+        total += number
+    return total
+
+
 def refuse(how: int) -> None:
     if how > 2:
         raise Rejected("refused", how=how)

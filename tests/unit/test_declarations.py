@@ -49,6 +49,10 @@ class Grain(IntEnum):
     COARSE = 300
 
 
+class Vast(IntEnum):
+    ALL = 2**63
+
+
 def declared(record: type, *before: type, capacity: int = 10) -> TableSpec:
     app = App("test")
     for each in before:
@@ -198,6 +202,8 @@ NOTHING: dict[str, Any] = {}
         (lambda: make({"a": Annotated[int, bits(12)]}), r"bits\(\) is for int and IntEnum"),
         (lambda: make({"a": Annotated[float, bits(16)]}), r"bits\(\) is for int and IntEnum"),
         (lambda: make({"a": Annotated[Grain, bits(8)]}), "Grain has members beyond 8 bits"),
+        (lambda: make({"a": Annotated[Vast, bits(64, signed=False)]}), "members beyond 63 bits"),
+        (lambda: make({"a": Annotated[f32, between(0, 1e39)]}), "beyond what 32 bits can hold"),
         (lambda: make({"name": Annotated[str, text(0)]}), r"text\(\) is for str, of 1 byte"),
         (
             lambda: make({"name": Annotated[str, text(1025)]}),

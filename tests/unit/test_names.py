@@ -120,11 +120,13 @@ def test_columns_of_an_insert() -> None:
 def test_columns_of_a_selection() -> None:
     def handler(db: Db) -> int:
         chosen = db.order.columns(symbl="A")
+        chosen.write(pice=chosen.price)
         return int(chosen.price.sum() + chosen.remainig.sum())
 
     assert said(handler) == [
         "1 table 'order' has no column 'symbl'; did you mean 'symbol'?",
-        "2 table 'order' has no column 'remainig'; did you mean 'remaining'?",
+        "2 table 'order' has no column 'pice'; did you mean 'price'?",
+        "3 table 'order' has no column 'remainig'; did you mean 'remaining'?",
     ]
 
 

@@ -765,10 +765,11 @@ def test_10_4_things_from_outside(what: str, tmp_path: Path) -> None:
         (str, r"say how long it is: Annotated\[str, text\(16\)\]"),
         (bytes, r"say how long it is: Annotated\[bytes, data\(16\)\]"),
         (dict[str, int], "can't take dict"),
+        (list[int], "say how many items it has"),
         (Annotated[str, text(513)], "512 at most"),
     ],
 )
-def test_10_5_values_without_a_fixed_size(annotation: Any, told: str) -> None:
+def test_10_5_values_without_a_greatest_size(annotation: Any, told: str) -> None:
     def handler(db: Db, value: Any) -> None:
         return None
 

@@ -174,7 +174,8 @@ class Engine:
 
         A heap whose free memory is in pieces is full here: nothing moves while it is written to.
         """
-        self._lifetimes.end(expected=True)
+        self._check_alone()
+        self._end_kept()
         self._begin()
         self.db.space.give_memory = self._give_memory
         try:
@@ -184,13 +185,19 @@ class Engine:
             raise
         else:
             self.db.commit()
+            self._end_kept()  # of an error, whose frames have rows, later
         finally:
             self.db.space.give_memory = None
             self.db.space.take_root()
+
+    def _end_kept(self) -> None:
+        """Of a block: its frame may well have rows, which end here like those of a handler."""
+        if self._lifetimes.count() != self._lifetimes.alone:
             self._lifetimes.end(expected=True)
 
     def transact(self, function: Handler, *arguments: Any) -> Any:
         """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
+        self._check_alone()
         self._begin()
         return self._execute(function, arguments, pack=lambda value: value)
 
@@ -207,6 +214,7 @@ class Engine:
         Stops after the frame in which `deadline_ns` (monotonic) passes. Returns how many ran, and
         appends a reply for each, with the context of its request.
         """
+        self._check_alone()
         data = frames.data
         replies, ints, db, monotonic_ns = self.replies, self._ints, self.db, time.monotonic_ns
         ints[at.NOW] = db.now = self._clock()
@@ -249,6 +257,11 @@ class Engine:
         """Time of the transactions that begin now: it never goes back, whatever the host says."""
         return max(self._now_ns(), self._ints[at.NOW])
 
+    def _check_alone(self) -> None:
+        """Errors: RuntimeError inside a `transaction()` block, whose undo log this would end."""
+        if self.db.space.give_memory is not None:
+            raise RuntimeError("a transaction() block is open: transactions don't nest")
+
     def _begin(self) -> None:
         db, ints = self.db, self._ints
         ints[at.NOW] = db.now = self._clock()
@@ -283,28 +296,43 @@ class Engine:
         """Run and commit, or roll back and raise.
 
         `pack` turns the value into what is returned, before the commit, so that a value which
-        can't be sent undoes the transaction.
+        can't be sent undoes the transaction. What needed memory on the way is not looked at: it is
+        run again, whatever the handler made of the exception.
         """
+        lifetimes, space = self._lifetimes, self.db.space
+        space.memory_needed = None
         while True:
-            self._lifetimes.end()
+            if lifetimes.count() != lifetimes.alone:
+                lifetimes.end()
             try:
                 result = pack(function(self.db, *arguments))
-                if is_view_kept(self.db.space):
+                if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
-            except MemoryNeeded as needed:
-                self.db.rollback()
-                self.db.space.take_root()
-                if needed.compact:
-                    calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
-                else:
-                    self._give_memory(needed.descriptor)
-                continue
+            except (Exception, MemoryNeeded):
+                self._undo()
+                if space.memory_needed is None:
+                    raise
             except BaseException:
-                self.db.rollback()
-                self.db.space.take_root()
+                self._undo()
                 raise
-            self._scratch[at.S_UNDO_TOP] = 0
-            return result
+            else:
+                if space.memory_needed is None:
+                    self._scratch[at.S_UNDO_TOP] = 0
+                    return result
+                self._undo()  # the handler caught what should have ended it
+            self._give_what_is_needed()
+
+    def _undo(self) -> None:
+        self.db.rollback()
+        self.db.space.take_root()
+
+    def _give_what_is_needed(self) -> None:
+        needed, self.db.space.memory_needed = self.db.space.memory_needed, None
+        assert needed is not None
+        if needed.compact:
+            calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
+        else:
+            self._give_memory(needed.descriptor)
 
     def _unknown(self, number: int) -> DiptychError:
         known = {operation.number: operation for operation in self.app.operations}.get(number)

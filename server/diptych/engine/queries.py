@@ -89,7 +89,8 @@ class Queries:
         db.sequence, db.now = sequence, db.space.ints[at.NOW]
         kind, answer = self._answer(db, number, payload)
         kept = is_view_kept(db.space)
-        self._lifetimes[image].end()
+        if self._lifetimes[image].count() != self._lifetimes[image].alone:
+            self._lifetimes[image].end()
         self._check(image, epoch)
         if kept:
             error = ServerError(

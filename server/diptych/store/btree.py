@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
-from diptych.store.descent import agrees, comparable, entry_of, first_entry, is_before, seek
+from diptych.store.descent import agrees, comparable, first_entry, is_before, prefetch_beside
 from diptych.store.nodes import (
     ENTRY_SPACE,
     free_node,
@@ -27,6 +27,7 @@ from diptych.store.nodes import (
     take_node,
 )
 from diptych.store.undo import mark, rollback, save
+from diptych.store.ways import find_way
 from diptych.store.words import (
     C_HIGH,
     C_HIGH_COUNT,
@@ -65,6 +66,7 @@ from diptych.store.words import (
     TABLE_FULL,
     UNDO_FULL,
     VERSION,
+    W_KEY,
     X_KEYS,
     X_NODES,
     X_STATE,
@@ -98,30 +100,41 @@ def has_none(words: Words, x: int, key: int) -> bool:
 
 
 @kernel
-def is_taken(words: Words, x: int, key: int) -> bool:
-    """Whether an entry agrees with the key in S_KEY on all key words; None agrees with nothing."""
+def is_taken(words: Words, x: int, way: int) -> bool:
+    """Whether an entry agrees with that of a way on all key words; None agrees with nothing.
+
+    It would be next to where the way leads. Where that is not in the same leaf, look for it.
+    """
+    key = way + W_KEY
     keys = words[x + X_KEYS]
-    if has_none(words, x, key):
+    if words[words[x + X_STATE] + ROOT] == 0 or has_none(words, x, key):
         return False
+    leaf = words[way]
+    position = words[way + 1]
+    if 0 < position < words[leaf + N_COUNT]:
+        after = leaf + N_ENTRIES + position * (keys + 1)
+        return agrees(words, after, key, keys) or agrees(words, after - keys - 1, key, keys)
     entry = first_entry(words, x, key, keys, 0, 0)
     return entry >= 0 and agrees(words, entry, key, keys)
 
 
 @kernel
-def plant(words: Words, x: int) -> int:
-    """Make an empty leaf the root; 0 or a negative code."""
+def plant(words: Words, x: int, way: int) -> int:
+    """Make an empty leaf the root, and a way lead there; 0 or a negative code."""
     state = words[x + X_STATE]
     node = take_node(words, x)
     if node < 0:
         return node
     words[state + ROOT] = node + 1
     words[state + HEIGHT] = 1
+    words[way] = words[x + X_NODES] + node * NODE_WORDS
+    words[way + 1] = 0
     return 0
 
 
 @kernel
-def grow_root(words: Words, x: int, left: int) -> int:
-    """Put a new root above the old one, at position `left`, and the entry in S_KEY; 0 or a code."""
+def grow_root(words: Words, x: int, key: int) -> int:
+    """Put a new root above the old one and the node that the entry at `key` names; 0 or a code."""
     state = words[x + X_STATE]
     stride = words[x + X_KEYS] + 2
     if words[state + HEIGHT] == HEIGHT_MAX:
@@ -136,30 +149,29 @@ def grow_root(words: Words, x: int, left: int) -> int:
     words[root + N_COUNT] = 2
     words[root + N_ENTRIES + stride - 1] = words[state + ROOT]
     for i in range(stride):
-        words[root + N_ENTRIES + stride + i] = words[words[SCRATCH] + S_KEY + i]
+        words[root + N_ENTRIES + stride + i] = words[key + i]
     words[state + ROOT] = number + 1
     words[state + HEIGHT] += 1
     return 0
 
 
 @kernel
-def is_rightmost(words: Words, x: int, level: int) -> bool:
-    """Whether the path's node at `level` is the last of its level."""
-    path = words[SCRATCH] + S_PATH
+def is_rightmost(words: Words, x: int, way: int, level: int) -> bool:
+    """Whether a way's node at `level` is the last of its level."""
     for above in range(level + 1, words[words[x + X_STATE] + HEIGHT]):
-        if words[path + 2 * above + 1] != words[words[path + 2 * above] + N_COUNT] - 1:
+        if words[way + 2 * above + 1] != words[words[way + 2 * above] + N_COUNT] - 1:
             return False
     return True
 
 
 @kernel
-def split(words: Words, x: int, level: int, position: int, stride: int) -> int:
-    """Split the path's node at `level`, full, and put the entry in S_KEY at `position` of the two.
+def split(words: Words, x: int, way: int, level: int, position: int, stride: int) -> int:
+    """Split a way's node at `level`, full, and put the way's entry at `position` of the two.
 
-    Leaves the entry for the level above in S_KEY. 0 or a negative code.
+    Leaves the entry for the level above in its place. 0 or a negative code.
     """
-    key = words[SCRATCH] + S_KEY
-    left = words[words[SCRATCH] + S_PATH + 2 * level]
+    key = way + W_KEY
+    left = words[way + 2 * level]
     count = words[left + N_COUNT]
     number = take_node(words, x)
     if number < 0:
@@ -168,7 +180,7 @@ def split(words: Words, x: int, level: int, position: int, stride: int) -> int:
     half = count // 2
     keep = half
     if position > half:
-        keep = count if position == count and is_rightmost(words, x, level) else half + 1
+        keep = count if position == count and is_rightmost(words, x, way, level) else half + 1
     if not move_entries(words, left, keep, right, stride):
         return UNDO_FULL
     if position > half:
@@ -188,33 +200,38 @@ def split(words: Words, x: int, level: int, position: int, stride: int) -> int:
 
 
 @kernel
-def enter(words: Words, x: int, position: int) -> int:
-    """Put the entry in S_KEY at `position` of the path's leaf, and split upwards; 0 or a code."""
-    path = words[SCRATCH] + S_PATH
-    key = words[SCRATCH] + S_KEY
+def enter(words: Words, x: int, way: int) -> int:
+    """Put a way's entry where the way leads, and split upwards; 0 or a negative code."""
+    key = way + W_KEY
+    position = words[way + 1]
     stride = words[x + X_KEYS] + 1
     level = 0
     while True:
-        node = words[path + 2 * level]
+        node = words[way + 2 * level]
         if (words[node + N_COUNT] + 1) * stride <= ENTRY_SPACE:
             return 0 if insert_entry(words, node, position, stride, key) else UNDO_FULL
-        failed = split(words, x, level, position, stride)
+        failed = split(words, x, way, level, position, stride)
         if failed < 0:
             return failed
         level += 1
         if level == words[words[x + X_STATE] + HEIGHT]:
-            return grow_root(words, x, node)
-        position = words[path + 2 * level + 1] + 1
+            return grow_root(words, x, key)
+        position = words[way + 2 * level + 1] + 1
         stride = words[x + X_KEYS] + 2
 
 
 @kernel
 def add(words: Words, x: int, row: int) -> int:
     """Enter a row that is not in the index yet; 0, NOT_UNIQUE, or another negative code."""
+    return add_on(words, x, find_way(words, x, row))
+
+
+@kernel
+def add_on(words: Words, x: int, way: int) -> int:
+    """Enter the row whose way has been found; 0, NOT_UNIQUE, or another negative code."""
     state = words[x + X_STATE]
     start = mark(words)
-    key = entry_of(words, x, row)
-    if words[x + X_UNIQUE] != 0 and is_taken(words, x, key):
+    if words[x + X_UNIQUE] != 0 and is_taken(words, x, way):
         words[words[SCRATCH] + S_FAULT] = x
         return NOT_UNIQUE
     if not save(words, state, STATE_CHANGED):
@@ -223,10 +240,9 @@ def add(words: Words, x: int, row: int) -> int:
     words[state + VERSION] += 1
     failed = 0
     if words[state + ROOT] == 0:
-        failed = plant(words, x)
+        failed = plant(words, x, way)
     if failed == 0:
-        position = seek(words, x, key, words[x + X_KEYS] + 1, 1)
-        failed = enter(words, x, position)
+        failed = enter(words, x, way)
     if failed < 0:
         rollback(words, start)
     return failed
@@ -309,16 +325,15 @@ def lower_root(words: Words, x: int, root: int, stride: int) -> int:
 
 
 @kernel
-def shrink(words: Words, x: int) -> int:
-    """Join nodes along the path, from the leaf up, after an entry left it; 0 or a negative code."""
+def shrink(words: Words, x: int, way: int) -> int:
+    """Join nodes along a way, from the leaf up, after an entry left it; 0 or a negative code."""
     state = words[x + X_STATE]
-    path = words[SCRATCH] + S_PATH
     stride = words[x + X_KEYS] + 1
     top = words[state + HEIGHT] - 1
     for level in range(top):
-        node = words[path + 2 * level]
-        parent = words[path + 2 * level + 2]
-        position = words[path + 2 * level + 3]
+        node = words[way + 2 * level]
+        parent = words[way + 2 * level + 2]
+        position = words[way + 2 * level + 3]
         count = words[node + N_COUNT]
         joined = 0
         if count == 0:
@@ -344,14 +359,20 @@ def shrink(words: Words, x: int) -> int:
 @kernel
 def remove(words: Words, x: int, row: int) -> int:
     """Take a row out, while it still has its key; 0, NOT_FOUND, or UNDO_FULL."""
+    return remove_on(words, x, find_way(words, x, row))
+
+
+@kernel
+def remove_on(words: Words, x: int, way: int) -> int:
+    """Take out the row whose way has been found; 0, NOT_FOUND or UNDO_FULL."""
     state = words[x + X_STATE]
     if words[state + ROOT] == 0:
         return NOT_FOUND
     start = mark(words)
-    key = entry_of(words, x, row)
+    key = way + W_KEY
     stride = words[x + X_KEYS] + 1
-    position = seek(words, x, key, stride, 1) - 1
-    leaf = words[words[SCRATCH] + S_PATH]
+    leaf = words[way]
+    position = words[way + 1] - 1
     if position < 0 or not agrees(words, leaf + N_ENTRIES + position * stride, key, stride):
         return NOT_FOUND
     if not save(words, state, STATE_CHANGED):
@@ -360,7 +381,7 @@ def remove(words: Words, x: int, row: int) -> int:
     words[state + VERSION] += 1
     failed = UNDO_FULL
     if remove_entry(words, leaf, position, stride):
-        failed = shrink(words, x)
+        failed = shrink(words, x, way)
     if failed < 0:
         rollback(words, start)
     return failed
@@ -432,9 +453,11 @@ def advance(words: Words, serial: int) -> int:
     keys = words[x + X_KEYS]
     version = words[words[x + X_STATE] + VERSION]
     entry = NOT_FOUND
-    if words[block + C_STARTED] != 0 and words[block + C_VERSION] == version:
+    direction = 1 if words[block + C_REVERSE] == 0 else -1
+    undisturbed = words[block + C_STARTED] != 0 and words[block + C_VERSION] == version
+    if undisturbed:
         leaf = words[block + C_LEAF]
-        position = words[block + C_POSITION] + (1 if words[block + C_REVERSE] == 0 else -1)
+        position = words[block + C_POSITION] + direction
         if 0 <= position < words[leaf + N_COUNT]:
             entry = leaf + N_ENTRIES + position * (keys + 1)
             words[block + C_POSITION] = position
@@ -442,6 +465,9 @@ def advance(words: Words, serial: int) -> int:
         entry = resume(words, block)
         if entry < 0:
             return NOT_FOUND
+        if undisturbed:
+            # It has walked through a whole leaf, so it will probably want the one after this.
+            prefetch_beside(words, x, direction)
         words[block + C_LEAF] = words[words[SCRATCH] + S_PATH]
         words[block + C_POSITION] = words[words[SCRATCH] + S_PATH + 1]
         words[block + C_VERSION] = version

@@ -68,17 +68,21 @@ def comparable(words: Words, x: int, position: int, word: int) -> int:
 
 
 @kernel
-def entry_of(words: Words, x: int, row: int) -> int:
-    """Write the entry of a row to S_KEY and return its position."""
+def write_entry(words: Words, x: int, row: int, key: int) -> int:
+    """Write the entry of a row to position `key`, which is returned."""
     t = words[x + X_TABLE]
-    key = words[SCRATCH] + S_KEY
     keys = words[x + X_KEYS]
     for i in range(keys):
         value = words[x + X_VALUE + i]
         words[key + i] = comparable(words, x, i, get_value(words, t, value, row))
     words[key + keys] = row
-    at: int = key
-    return at
+    return key
+
+
+@kernel
+def entry_of(words: Words, x: int, row: int) -> int:
+    """Write the entry of a row to S_KEY and return its position."""
+    return write_entry(words, x, row, words[SCRATCH] + S_KEY)
 
 
 @kernel
@@ -101,40 +105,80 @@ def agrees(words: Words, entry: int, key: int, count: int) -> bool:
 
 
 @kernel
+def search(
+    words: Words, node: int, level: int, entry_words: int, key: int, count: int, equal: int
+) -> int:
+    """The number of a leaf's first entry that is not before the key, or of the child to go down to.
+
+    `entry_words`: key words and row. Without branches on what it compares: which half a key is in
+    can't be predicted, and a wrong guess costs more than all the comparisons of a step.
+    """
+    # An inner node's entry 0 has no bound: it is before every key.
+    inner = 1 if level > 0 else 0
+    stride = entry_words + inner
+    low = inner
+    left = words[np.uint64(node + N_COUNT)] - inner
+    first = node + N_ENTRIES
+    # Keys that only grow belong behind the last entry: those are told at once.
+    last = first + (left + inner - 1) * stride
+    if left > 0 and is_before(words, last, key, count, equal):
+        found: int = left
+        return found
+    while left > 0:
+        half = (left + 1) >> 1
+        middle = first + (low + half - 1) * stride
+        before = np.int64(equal)
+        for i in range(count - 1, -1, -1):
+            mine, other = words[np.uint64(middle + i)], words[np.uint64(key + i)]
+            before = np.int64(mine < other) | (np.int64(mine == other) & before)
+        low += -before & half
+        left -= half
+    return low - inner
+
+
+@kernel
+def child_of(words: Words, x: int, node: int, position: int) -> int:
+    """The node that entry `position` of an inner node leads to."""
+    stride = words[x + X_KEYS] + 2
+    number = words[node + N_ENTRIES + position * stride + stride - 1]
+    child: int = words[x + X_NODES] + (number - 1) * NODE_WORDS
+    return child
+
+
+@kernel
+def prefetch_node(words: Words, node: int) -> int:
+    """Ask for all of a node."""
+    for line in range(0, NODE_WORDS, LINE_WORDS):
+        prefetch(words, node + line)
+    return 0
+
+
+@kernel
 def seek(words: Words, x: int, key: int, count: int, equal: int) -> int:
-    """Descend to where `count` key words at `key` belong and leave the way in S_PATH.
+    """`seek_path` with the path in S_PATH."""
+    return seek_path(words, x, words[SCRATCH] + S_PATH, key, count, equal)
+
+
+@kernel
+def seek_path(words: Words, x: int, path: int, key: int, count: int, equal: int) -> int:
+    """Descend to where `count` key words at `key` belong and leave the way there at `path`.
 
     The position in the leaf, also returned, is that of the first entry that is not before the
     key, in the sense of `is_before`; it is the leaf's count when that entry opens the next leaf.
     The tree is not empty.
     """
-    path = words[SCRATCH] + S_PATH
-    nodes = words[x + X_NODES]
     state = words[x + X_STATE]
     level = words[state + HEIGHT] - 1
-    stride = words[x + X_KEYS] + 2
-    node = nodes + (words[state + ROOT] - 1) * NODE_WORDS
+    entry_words = words[x + X_KEYS] + 1
+    node = words[x + X_NODES] + (words[state + ROOT] - 1) * NODE_WORDS
     while True:
-        for line in range(0, NODE_WORDS, LINE_WORDS):
-            prefetch(words, node + line)
-        # An inner node's entry 0 has no bound: it is before every key.
-        low = 0 if level == 0 else 1
-        if level == 0:
-            stride -= 1
-        high = words[node + N_COUNT]
-        while low < high:
-            middle = (low + high) >> 1
-            if is_before(words, node + N_ENTRIES + middle * stride, key, count, equal):
-                low = middle + 1
-            else:
-                high = middle
+        prefetch_node(words, node)
+        position = search(words, node, level, entry_words, key, count, equal)
         words[path + 2 * level] = node
+        words[path + 2 * level + 1] = position
         if level == 0:
-            words[path + 1] = low
-            position: int = low
             return position
-        words[path + 2 * level + 1] = low - 1
-        node = nodes + (words[node + N_ENTRIES + low * stride - 1] - 1) * NODE_WORDS
+        node = child_of(words, x, node, position)
         level -= 1
 
 
@@ -166,6 +210,18 @@ def step(words: Words, x: int, direction: int) -> int:
         words[path + 2 * level + 1] = 0 if direction > 0 else words[node + N_COUNT] - 1
     entry: int = words[path] + N_ENTRIES + words[path + 1] * (stride - 1)
     return entry
+
+
+@kernel
+def prefetch_beside(words: Words, x: int, direction: int) -> int:
+    """Ask for the leaf beside the path's own under the same parent, if there is one: returns 0."""
+    path = words[SCRATCH] + S_PATH
+    if words[words[x + X_STATE] + HEIGHT] > 1:
+        parent = words[path + 2]
+        position = words[path + 3] + direction
+        if 0 <= position < words[parent + N_COUNT]:
+            prefetch_node(words, child_of(words, x, parent, position))
+    return 0
 
 
 @kernel

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diptych.errors import CorruptionError, HeapFull, TableFull
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
 from diptych_client.errors import Rejected
 
+if TYPE_CHECKING:
+    from diptych.store.views import Space
+
 
 class MemoryNeeded(BaseException):
     """A table, index or heap has used up its memory but not its capacity.
 
-    The engine rolls the transaction back, gives memory to what `descriptor` describes (or puts
-    the free pieces of the heap together: `compact`), and runs the transaction again; a handler
-    never sees it (so it is not an `Exception`).
+    It ends the handler, which should not see it (so it is not an `Exception`). What is needed
+    stands in `Space.memory_needed`: the engine looks there, also when a handler has caught this.
     """
-
-    def __init__(self, descriptor: int, *, compact: bool = False) -> None:
-        super().__init__(descriptor)
-        self.descriptor = descriptor
-        self.compact = compact
 
 
 class TransactionTooLarge(Rejected):
@@ -54,13 +51,11 @@ def not_found(table: str, key: Any) -> Rejected:
     return Rejected("not_found", table=table, key=shown)
 
 
-def fault(code: int, descriptor: int, table: TableLayout) -> BaseException:
-    """The exception for a kernel's negative result. `descriptor`: what S_FAULT names."""
-    name = table.spec.name
-    if code in (at.GROW_TABLE, at.GROW_INDEX, at.GROW_HEAP):
-        return MemoryNeeded(descriptor)
-    if code == at.COMPACT_HEAP:
-        return MemoryNeeded(descriptor, compact=True)
+def fault(space: Space, code: int, table: TableLayout) -> BaseException:
+    """The exception for a kernel's negative result, and what S_FAULT names."""
+    name, descriptor = table.spec.name, space.scratch[at.S_FAULT]
+    if code in (at.GROW_TABLE, at.GROW_INDEX, at.GROW_HEAP, at.COMPACT_HEAP):
+        return space.ask_memory(descriptor, compact=code == at.COMPACT_HEAP)
     if code == at.HEAP_FULL:
         return HeapFull(name, table.heap_words * 8)
     if code == at.TABLE_FULL:

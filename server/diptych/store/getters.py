@@ -34,16 +34,17 @@ def make_getter(space: Space, table: TableLayout, column: Column, codec: Codec) 
     if column.kind in ("text", "data"):
         return _decoding_getter(space, table, column, codec, codec.remembered)
     if codec.members:
-        return _decoding_getter(space, table, column, codec, codec.member)
+        return _decoding_getter(space, table, column, codec, codec.value)
     if column.optional:
         return _optional_getter(space, table, column, codec)
     view = item_view(space, table, column)
     live: Any = space.word_view(table.live, table.capacity)
 
     def get(self: Row) -> Any:
+        row = self._row
         try:
-            value = view[self._row]
-            if value or live[self._row] == LIVE:
+            value = view[row]
+            if value or live[row] < 0:  # LIVE: the only negative number there
                 return value
         except TypeError:
             pass
@@ -88,7 +89,9 @@ def _optional_getter(space: Space, table: TableLayout, column: Column, codec: Co
 def _decoding_getter(
     space: Space, table: TableLayout, column: Column, codec: Codec, decode: Callable[[int], Any]
 ) -> Get:
+    """For values that are one of those in `codec.values` as a rule, which `decode` may add to."""
     view, read_zero = item_view(space, table, column), _zero_reader(space, table, column, codec)
+    values = codec.values
     if column.bits == 64:  # words of 64 bits have a sign, whatever their bytes mean
         view = space.word_view(table.bases[column.first_word], table.capacity)
 
@@ -97,7 +100,12 @@ def _decoding_getter(
             word = view[self._row]
         except TypeError:
             raise stale(table.spec.name) from None
-        return decode(word) if word else read_zero(self)
+        if not word:
+            return read_zero(self)
+        try:
+            return values[word]
+        except KeyError:
+            return decode(word)
 
     return get
 
@@ -106,7 +114,9 @@ def _wide_getter(space: Space, table: TableLayout, column: Column, codec: Codec)
     size_bytes = item_bytes(column)
     raw = space.byte_view(table.bases[column.first_word], table.capacity * size_bytes)
     read_zero, exact = _zero_reader(space, table, column, codec), column.size_bytes
-    unpack = struct.Struct(f"{size_bytes}s").unpack_from  # twice as fast as a slice of `raw`
+    # Twice as fast as a slice of `raw`.
+    unpack = struct.Struct(f"{size_bytes}s").unpack_from
+    unpack_exact, zeros = struct.Struct(f"{exact}s").unpack_from, bytes(exact)
 
     def get_text(self: Row) -> Any:
         row = self._row
@@ -119,8 +129,8 @@ def _wide_getter(space: Space, table: TableLayout, column: Column, codec: Codec)
         row = self._row
         if row is None:
             raise stale(table.spec.name)
-        found = bytes(raw[row * size_bytes : row * size_bytes + exact])
-        return found if any(found) else read_zero(self)
+        found: bytes = unpack_exact(raw, row * size_bytes)[0]
+        return found if found != zeros else read_zero(self)
 
     return get_text if column.kind == "text" else get_data
 

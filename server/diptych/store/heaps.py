@@ -42,7 +42,7 @@ def make_store(space: Space, table: TableLayout, codec: Codec) -> Callable[[Any]
         while reference < 0 and space.needs_memory(reference):
             reference = calls.heap_store(words, descriptor, len(raw))
         if reference < 0:
-            raise fault(heap_code(space, reference), space.scratch[at.S_FAULT], table)
+            raise fault(space, heap_code(space, reference), table)
         return reference
 
     return store
@@ -70,6 +70,6 @@ def make_assign(
             code = calls.update(words, descriptor, row, valid_word, not is_none)
         if code < 0:
             calls.rollback(words, mark)
-            raise fault(heap_code(space, code), space.scratch[at.S_FAULT], table)
+            raise fault(space, heap_code(space, code), table)
 
     return assign

@@ -30,8 +30,10 @@ _ARGUMENTS_BYTE = at.S_ARGUMENT * 8
 def make_insert(view: TableView) -> Callable[..., Row]:
     """The `insert` of a table that this process may write. It raises what `Table.insert` does."""
     columns = view.layout.spec.columns
-    # All names begin with an underscore, as no column's does.
+    # All names begin with an underscore, as no column's does: one may well be called `type`.
     names: dict[str, Any] = {
+        "_type": type,
+        "_int": int,
         "_pack": struct.Struct("<" + "".join(map(_struct_code, columns))).pack_into,
         "_scratch": view.space.scratch_bytes,
         "_words": view.space.words,
@@ -54,7 +56,7 @@ def make_insert(view: TableView) -> Callable[..., Row]:
         names[f"_word_{name}"] = codec.padded if column.words > 1 else codec.word
         if column.in_heap:
             names[f"_word_{name}"] = make_store(view.space, view.layout, codec)
-        names[f"_known_{name}"] = codec.known
+        names[f"_known_{name}"], names[f"_exact_{name}"] = codec.known, codec.exact
         value = _value_source(column, codec)
         if column.optional:
             nothing = "b''" if column.words > 1 else "0"
@@ -108,12 +110,14 @@ def _value_source(column: Column, codec: Codec) -> str:
     if codec.is_word and codec.is_whole:
         return name  # struct itself refuses what is no int of 64 bits
     if codec.is_word:
-        fits = f"type({name}) is int and {column.low} <= {name} <= {column.high}"
+        fits = f"_type({name}) is _int and {column.low} <= {name} <= {column.high}"
         return f"({name} if {fits} else _word_{name}({name}))"
     if column.kind == "bool":
         return f"(1 if {name} is True else _word_{name}({name}))"
-    seen = "" if codec.known is None else f"_known_{name}.get({name}) or "
-    return f"({seen}_word_{name}({name}))"
+    if codec.known is None:
+        return f"_word_{name}({name})"
+    seen = f"_known_{name}.get({name}) if _type({name}) is _exact_{name} else None"
+    return f"(({seen}) or _word_{name}({name}))"
 
 
 def _diagnoser(view: TableView) -> Callable[[tuple[Any, ...]], BaseException]:
@@ -144,6 +148,6 @@ def _failure(view: TableView) -> Callable[[int, tuple[Any, ...]], int]:
             key = [named[column.name] for column in spec.keys]
             shown = key if len(key) > 1 else key[0]
             raise Rejected("duplicate_key", table=view.name, key=shown)
-        raise fault(code, space.scratch[at.S_FAULT], view.layout)
+        raise fault(space, code, view.layout)
 
     return failed

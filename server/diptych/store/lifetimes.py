@@ -3,7 +3,7 @@
 A kept row would turn into another one as soon as its slot is used again. Checking that at each
 access would cost more than the access, so it is done once a transaction: each row object holds a
 reference to its class, so the classes' reference counts tell whether any was kept. Only then are
-they looked for, which takes the garbage collector's list of all objects, and made stale.
+they looked for, among the garbage collector's youngest objects first, and made stale.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from diptych.store.rowtypes import Row, stale_type
 from diptych.store.tables import TableView
@@ -25,35 +26,42 @@ log = logging.getLogger("diptych.store")
 
 
 class Lifetimes:
-    """Ends what was kept of one open region's rows and ranges. `end` goes between transactions."""
+    """Ends what was kept of one open region's rows and ranges.
+
+    Between two transactions, `end` is called when `count()` is not `alone`: looking at that here,
+    too, would take longer than the count.
+    """
 
     def __init__(self, space: Space, tables: Iterable[TableView]) -> None:
         self._space = space
         self._stale = {table.row: stale_type(table.row, table.name) for table in tables}
-        self._count = _counter([table.row for table in tables])
-        self._alone = self._count()
+        self.count = _counter(space, [table.row for table in tables])
+        self.alone = self.count()
         self._tell_ns = 0
 
     def end(self, *, expected: bool = False) -> None:
         """Make stale what outlived its transaction. `expected`: that is nothing to warn of."""
-        space = self._space
-        if self._count() - space.lost_walks == self._alone and space.open_walks == 0:
-            return
-        space.end_walks()
-        kept = self._count() - space.lost_walks
-        if kept > self._alone:
+        self._space.end_walks()
+        kept = self.count()
+        if kept > self.alone:
             names = self._end_rows()
             if names and not expected and time.monotonic_ns() >= self._tell_ns:
                 self._tell_ns = time.monotonic_ns() + TELL_NS
                 log.warning("something keeps rows of %s; finding them takes time", ", ".join(names))
-            kept = self._count() - space.lost_walks
+            kept = self.count()
         # What is left refers to the classes themselves, which is nobody's mistake.
-        self._alone = kept
+        self.alone = kept
 
     def _end_rows(self) -> set[str]:
         """Make every row object there is stale; names of their classes."""
+        names = self._end_among(gc.get_objects(0)) | self._end_among(gc.get_objects(1))
+        if self.count() > self.alone:  # rows among the many objects that are older
+            names |= self._end_among(gc.get_referrers(*self._stale))
+        return names
+
+    def _end_among(self, objects: list[Any]) -> set[str]:
         names = set()
-        for kept in gc.get_referrers(*self._stale):
+        for kept in objects:
             stale = self._stale.get(type(kept))
             if stale is not None:
                 names.add(type(kept).__name__)
@@ -62,12 +70,15 @@ class Lifetimes:
         return names
 
 
-def _counter(row_types: list[type[Row]]) -> Callable[[], int]:
-    """A function that sums the reference counts of the classes: it runs for each transaction."""
+def _counter(space: Space, row_types: list[type[Row]]) -> Callable[[], int]:
+    """A function that sums the reference counts of the classes: it runs for each transaction.
+
+    Walks that were lost are taken off; those that are open count, as rows do.
+    """
     known: dict[str, object] = {f"row_{i}": each for i, each in enumerate(row_types)}
-    counts = " + ".join(f"getrefcount({name})" for name in known) or "0"
-    known["getrefcount"] = sys.getrefcount
-    made: Callable[[], int] = eval(f"lambda: {counts}", known)
+    counts = "".join(f"getrefcount({name}) + " for name in known)
+    known |= {"getrefcount": sys.getrefcount, "space": space}
+    made: Callable[[], int] = eval(f"lambda: {counts}-space.lost_walks", known)
     return made
 
 

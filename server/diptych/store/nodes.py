@@ -13,7 +13,7 @@ from __future__ import annotations
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
 from diptych.store.spans import clear, copy, shift_up
-from diptych.store.undo import put, save
+from diptych.store.undo import keep, put, save
 from diptych.store.words import (
     GROW_INDEX,
     N_COUNT,
@@ -74,9 +74,16 @@ def insert_entry(words: Words, node: int, position: int, stride: int, entry: int
     count = words[node + N_COUNT]
     at = node + N_ENTRIES + position * stride
     above = (count - position) * stride
-    if not (save(words, at, above + stride) and put(words, node + N_COUNT, count + 1)):
+    old = keep(words, at, above + stride)
+    if old < 0 and not save(words, at, above + stride):
         return False
-    shift_up(words, at, above, stride)
+    if not put(words, node + N_COUNT, count + 1):
+        return False
+    if old >= 0:
+        # From the undo log, which lies apart: moved within the node, word must follow word.
+        copy(words, old, at + stride, above)
+    else:
+        shift_up(words, at, above, stride)
     copy(words, entry, at, stride)
     return True
 
@@ -87,9 +94,12 @@ def remove_entry(words: Words, node: int, position: int, stride: int) -> bool:
     count = words[node + N_COUNT]
     at = node + N_ENTRIES + position * stride
     above = (count - 1 - position) * stride
-    if not (save(words, at, above + stride) and put(words, node + N_COUNT, count - 1)):
+    old = keep(words, at, above + stride)
+    if old < 0 and not save(words, at, above + stride):
         return False
-    copy(words, at + stride, at, above)
+    if not put(words, node + N_COUNT, count - 1):
+        return False
+    copy(words, (at if old < 0 else old) + stride, at, above)
     clear(words, at + above, stride)
     return True
 

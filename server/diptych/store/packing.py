@@ -119,6 +119,8 @@ def _bool(column: Column, raw: Raw, out: Words) -> tuple[Mask, str]:
 def _text(column: Column, raw: Raw, out: Words) -> tuple[Mask, str]:
     _wide_words(column, raw.values, out)
     used = raw.values != 0
+    if raw.valid is not None:
+        used &= raw.valid[:, None]  # what stands where None is must not hide what is wrong
     bad: Mask = (used[:, 1:] & ~used[:, :-1]).any(axis=1)
     if bad.any():
         return bad, "text without a zero character"

@@ -32,6 +32,7 @@ def prefix_writer(space: Space, codecs: Sequence[Codec], first: int = 0) -> Writ
     position = first
     for i, codec in enumerate(codecs):
         known[f"word_{i}"], known[f"known_{i}"] = codec.sought, codec.known
+        known[f"exact_{i}"] = codec.exact
         known[f"encode_{i}"] = codec.encode_sought
         lines += [f"    if count == {i}:", f"        return {position - first}"]
         lines.append(f"    value = values[{i}]")
@@ -72,5 +73,7 @@ def _value_lines(codec: Codec, i: int, position: int) -> list[str]:
         return [f"{targets}{rest} = encode_{i}(value)"]
     if codec.is_word:
         return [f"arguments[{position}] = value if type(value) is int else word_{i}(value)"]
-    seen = "" if codec.known is None else f"known_{i}.get(value) or "
-    return [f"arguments[{position}] = {seen}word_{i}(value)"]
+    if codec.known is None:
+        return [f"arguments[{position}] = word_{i}(value)"]
+    seen = f"known_{i}.get(value) if type(value) is exact_{i} else None"
+    return [f"arguments[{position}] = ({seen}) or word_{i}(value)"]

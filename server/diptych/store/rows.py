@@ -16,24 +16,30 @@ import numpy.typing as npt
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
-from diptych.store.btree import add, remove
+from diptych.store.btree import add, add_on, remove, remove_on
 from diptych.store.fields import get_packed, get_value, put_packed, put_value, whole_at
 from diptych.store.hashing import find_at, link, unlink
 from diptych.store.heap import release_row
-from diptych.store.slots import LIVE, is_live, release_pending, release_slot, take_slot
+from diptych.store.slots import LIVE, has_pending, is_live, release_pending, take_slot
 from diptych.store.undo import mark, put, put_new, rollback, save
+from diptych.store.ways import find_ways, way_of
 from diptych.store.words import (
     AUTO_LAST,
     DUPLICATE_KEY,
     INDEX_WORDS,
     NOT_FOUND,
     NOT_LIVE,
+    PENDING,
+    PENDING_LAST,
+    PENDING_SEQUENCE,
+    ROW_COUNT,
     ROW_HIGH,
     S_ARGUMENT,
     S_FAULT,
     S_KEY,
     S_WORD,
     SCRATCH,
+    SEQUENCE,
     STATE_WORDS,
     T_AUTO,
     T_HEAPS,
@@ -106,11 +112,14 @@ def write_values(words: Words, t: int, row: int, number: int) -> bool:
 def index_row(words: Words, t: int, row: int) -> int:
     """Enter a row into every index of its table: 0 or a negative code, with nothing undone."""
     failed = link(words, t, row)
-    x = t + T_INDEX
-    last = x + words[t + T_INDEXES] * INDEX_WORDS
-    while x < last and failed == 0:
-        failed = add(words, x, row)
-        x += INDEX_WORDS
+    indexes = words[t + T_INDEXES]
+    if indexes == 1 and failed == 0:
+        return add(words, t + T_INDEX, row)
+    find_ways(words, t, row)
+    i = 0
+    while i < indexes and failed == 0:
+        failed = add_on(words, t + T_INDEX + i * INDEX_WORDS, way_of(words, i))
+        i += 1
     return failed
 
 
@@ -146,7 +155,9 @@ def insert(words: Words, t: int) -> int:
 def free_slot(words: Words, t: int, row: int) -> bool:
     """Zero a row that no index holds any more and put it on the pending list; False: undo full."""
     state = words[t + T_STATE]
-    if not (save(words, state, STATE_WORDS) and release_pending(words, t)):
+    if not save(words, state, STATE_WORDS):
+        return False
+    if has_pending(words, t) and not release_pending(words, t):
         return False
     for value in range(words[t + T_VALUES]):
         at = whole_at(words, t, value, row)
@@ -155,7 +166,14 @@ def free_slot(words: Words, t: int, row: int) -> bool:
                 return False
         elif words[at] != 0 and not put(words, at, 0):
             return False
-    return release_slot(words, t, row)
+    if not put(words, words[t + T_LIVE] + row, words[state + PENDING]):
+        return False
+    if words[state + PENDING] == 0:
+        words[state + PENDING_LAST] = row + 1
+        words[state + PENDING_SEQUENCE] = words[SEQUENCE]
+    words[state + PENDING] = row + 1
+    words[state + ROW_COUNT] -= 1
+    return True
 
 
 @kernel
@@ -164,12 +182,12 @@ def delete(words: Words, t: int, row: int) -> int:
     if not is_live(words, t, row):
         return NOT_LIVE
     start = mark(words)
+    find_ways(words, t, row)
     failed = unlink(words, t, row)
-    x = t + T_INDEX
-    last = x + words[t + T_INDEXES] * INDEX_WORDS
-    while x < last and failed == 0:
-        failed = remove(words, x, row)
-        x += INDEX_WORDS
+    i = 0
+    while i < words[t + T_INDEXES] and failed == 0:
+        failed = remove_on(words, t + T_INDEX + i * INDEX_WORDS, way_of(words, i))
+        i += 1
     if failed == 0 and words[t + T_HEAPS] != 0:
         failed = release_row(words, t, row)
     if failed == 0 and not free_slot(words, t, row):
@@ -246,8 +264,11 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
         return NOT_LIVE
     if not is_indexed(words, t, value, 1):
-        same = get_value(words, t, value, row) == word
-        return 0 if same or put_value(words, t, value, row, word) else UNDO_FULL
+        at = whole_at(words, t, value, row)
+        if at < 0:
+            same = get_packed(words, t, value, row) == word
+            return 0 if same or put_packed(words, t, value, row, word) else UNDO_FULL
+        return 0 if bool(words[at] == word) or put(words, at, word) else UNDO_FULL
     new = words[SCRATCH] + S_WORD
     words[new] = word
     return update_at(words, t, row, value, 1, new)

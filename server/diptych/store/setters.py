@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from diptych.schema import Column
 from diptych.store import calls
-from diptych.store import words as at
 from diptych.store.faults import fault, not_found, stale
 from diptych.store.heaps import make_assign
 from diptych.store.layout import TableLayout
@@ -47,7 +46,7 @@ def make_setter(
 
 def _plain_setter(space: Space, table: TableLayout, column: Column, codec: Codec) -> Set:
     """For whole words that no index holds."""
-    words, scratch = space.words, space.scratch
+    words = space.words
     descriptor, base = table.descriptor, table.bases[column.first_word]
     to_word, assign = codec.word, calls.assign
     any_int = codec.is_word and codec.is_whole
@@ -62,33 +61,37 @@ def _plain_setter(space: Space, table: TableLayout, column: Column, codec: Codec
         except OverflowError:
             raise codec.bad(value, "64 bits") from None
         if code < 0:
-            raise fault(code, scratch[at.S_FAULT], table)
+            raise fault(space, code, table)
 
     return set_word
 
 
 def _word_setter(space: Space, table: TableLayout, column: Column, codec: Codec) -> Set:
     """For one word: narrow, or held by an index."""
-    words, scratch, first = space.words, space.scratch, column.first_word
+    words, first = space.words, column.first_word
     descriptor, update, to_word = table.descriptor, calls.update, codec.word
+    is_word = codec.is_word
+    low: Any = codec.low
+    high: Any = codec.high
 
     def set_word(self: Row, value: Any) -> None:
         row = self._row
         if row is None:
             raise stale(table.spec.name)
-        word = to_word(value)
+        fits = is_word and type(value) is int and low <= value <= high
+        word = value if fits else to_word(value)
         code = update(words, descriptor, row, first, word)
         while code < 0 and space.needs_memory(code):
             code = update(words, descriptor, row, first, word)
         if code < 0:
-            raise fault(code, scratch[at.S_FAULT], table)
+            raise fault(space, code, table)
 
     return set_word
 
 
 def _words_setter(space: Space, table: TableLayout, column: Column, codec: Codec) -> Set:
     """For several words, all changed at once, so that no index sees half of a value."""
-    words, scratch, first = space.words, space.scratch, column.first_word
+    words, first = space.words, column.first_word
     arguments, count, encode = space.arguments, column.all_words, codec.encode
 
     def set_words(self: Row, value: Any) -> None:
@@ -101,7 +104,7 @@ def _words_setter(space: Space, table: TableLayout, column: Column, codec: Codec
         while code < 0 and space.needs_memory(code):
             code = calls.update_words(words, table.descriptor, row, first, count)
         if code < 0:
-            raise fault(code, scratch[at.S_FAULT], table)
+            raise fault(space, code, table)
 
     return set_words
 

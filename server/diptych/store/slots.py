@@ -45,13 +45,16 @@ def is_live(words: Words, t: int, row: int) -> bool:
 
 
 @kernel
-def release_pending(words: Words, t: int) -> bool:
-    """Make slots that an earlier transaction freed usable again; the state block is saved
-    already.
-    """
+def has_pending(words: Words, t: int) -> bool:
+    """Whether there are slots that an earlier transaction freed, for `release_pending`."""
     state = words[t + T_STATE]
-    if words[state + PENDING] == 0 or words[state + PENDING_SEQUENCE] == words[SEQUENCE]:
-        return True
+    return bool(words[state + PENDING] != 0 and words[state + PENDING_SEQUENCE] != words[SEQUENCE])
+
+
+@kernel
+def release_pending(words: Words, t: int) -> bool:
+    """Make them usable again; the state block is saved already. False: undo full."""
+    state = words[t + T_STATE]
     last = words[t + T_LIVE] + words[state + PENDING_LAST] - 1
     if not put(words, last, words[state + FREE]):
         return False
@@ -67,7 +70,7 @@ def take_slot(words: Words, t: int) -> int:
     """A slot for a new row, marked live and counted, or a negative code; the state block is
     saved.
     """
-    if not release_pending(words, t):
+    if has_pending(words, t) and not release_pending(words, t):
         return UNDO_FULL
     state = words[t + T_STATE]
     live = words[t + T_LIVE]
@@ -85,17 +88,3 @@ def take_slot(words: Words, t: int) -> int:
     words[state + ROW_COUNT] += 1
     taken: int = row
     return taken
-
-
-@kernel
-def release_slot(words: Words, t: int, row: int) -> bool:
-    """Put a row that is zero on the pending list; the state block is saved. False: undo full."""
-    state = words[t + T_STATE]
-    if not put(words, words[t + T_LIVE] + row, words[state + PENDING]):
-        return False
-    if words[state + PENDING] == 0:
-        words[state + PENDING_LAST] = row + 1
-        words[state + PENDING_SEQUENCE] = words[SEQUENCE]
-    words[state + PENDING] = row + 1
-    words[state + ROW_COUNT] -= 1
-    return True

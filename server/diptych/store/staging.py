@@ -22,7 +22,7 @@ from diptych.schema import MISSING, Column
 from diptych.store import calls, packing
 from diptych.store import words as at
 from diptych.store.database import Database
-from diptych.store.faults import MemoryNeeded, TransactionTooLarge, fault
+from diptych.store.faults import TransactionTooLarge, fault
 from diptych.store.heap import CLASSES, class_words
 from diptych.store.layout import IndexLayout, TableLayout
 from diptych.store.nodes import ENTRY_SPACE
@@ -197,17 +197,17 @@ class Staging:
             raise TableFull(table.spec.name, table.capacity)
         wanted = min(table.capacity, int(words[table.state + at.ROW_HIGH]) + rows)
         if words[t + at.T_ALLOCATED] < wanted:
-            raise MemoryNeeded(t)
+            raise self._db.space.ask_memory(t)
         for index in table.indexes:
             nodes = int(words[index.state + at.NODE_HIGH]) + _nodes_more(index, rows)
             if words[index.descriptor + at.X_NODES_ALLOCATED] < min(index.nodes_max, nodes):
-                raise MemoryNeeded(index.descriptor)
+                raise self._db.space.ask_memory(index.descriptor)
         if heap_words:
             # Not more than there is: blocks that are free now may be of use, too.
             wanted = min(table.heap_words, int(words[table.heap_state + at.H_TOP]) + heap_words)
             if words[t + at.T_HEAP_ALLOCATED] < wanted:
                 self._db.space.scratch[at.S_HEAP_WORDS] = wanted
-                raise MemoryNeeded(t + at.T_HEAP)
+                raise self._db.space.ask_memory(t + at.T_HEAP)
 
     def _ask(self, header: int, wanted: int) -> None:
         """The same for a staging range."""
@@ -216,7 +216,7 @@ class Staging:
             table = self._table_at(int(self._words[at.STAGING_TABLE]))
             raise HeapFull(table.spec.name, table.heap_words * 8)
         if wanted > allocated:
-            raise MemoryNeeded(header)
+            raise self._db.space.ask_memory(header)
 
     # Columns.
 
@@ -279,7 +279,7 @@ class Staging:
                 column=column.name,
                 key=self._value(table, row, column),
             )
-        error = fault(code, self._db.space.scratch[at.S_FAULT], table)
+        error = fault(self._db.space, code, table)
         if isinstance(error, Rejected) and error.code == "not_unique":
             error.details["row"] = row + 1
         raise error

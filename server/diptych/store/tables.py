@@ -71,7 +71,7 @@ class IndexView:
             if era != space.era:
                 raise StaleRow(f"the transaction of this range of {self!r} has ended")
             if row != at.NOT_FOUND:
-                raise fault(row, 0, self._table.layout)
+                raise fault(space, row, self._table.layout)
         finally:
             space.free_cursor(block, era)
             space.end_walk(era)
@@ -154,7 +154,7 @@ class TableView:
             raise TypeError(f"delete takes a row of {self.name}, not {row!r}")
         code = calls.delete(self.space.words, self.layout.descriptor, row._row)
         if code < 0:
-            raise fault(code, self.space.scratch[at.S_FAULT], self.layout)
+            raise fault(self.space, code, self.layout)
         row._row = None
 
     def columns(self, **equals: Any) -> Selection:

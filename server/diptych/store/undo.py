@@ -117,17 +117,27 @@ def end_pages(words: Words) -> int:
 
 
 @kernel
-def save(words: Words, at: int, count: int) -> bool:
-    """Record `words[at : at + count]`, 1 or more words; False when the log has no room for it."""
+def keep(words: Words, at: int, count: int) -> int:
+    """Record `words[at : at + count]`, 1 or more words; where the record has them.
+
+    -1 when the log has no room for it, or is kept in pages: a page may be recorded already, as it
+    was before.
+    """
     scratch = words[SCRATCH]
     top = words[scratch + S_UNDO_TOP]
     if top + count + 1 > words[scratch + S_UNDO_LIMIT]:
-        return save_pages(words, at, count)
-    record = scratch + S_UNDO + top
+        return -1
+    record: int = scratch + S_UNDO + top
     copy(words, at, record, count)
     words[record + count] = at | (count - 1) << POSITION_BITS
     words[scratch + S_UNDO_TOP] = top + count + 1
-    return True
+    return record
+
+
+@kernel
+def save(words: Words, at: int, count: int) -> bool:
+    """Record `words[at : at + count]`, 1 or more words; False when the log has no room for it."""
+    return keep(words, at, count) >= 0 or save_pages(words, at, count)
 
 
 @kernel

@@ -48,7 +48,9 @@ class Codec:
         value = column.value
         self.members: dict[int, Any] = {int(m): m for m in value.base} if value.is_enum else {}
         self._to_word: dict[Any, int] = {member: int(member) for member in self.members.values()}
-        self._to_value: dict[int, Any] = {}
+        self.values: dict[int, Any] = dict(self.members)
+        """Values of words: an enum's members, or texts and data read before, as long as they fit
+        into one word."""
         self.is_word = column.kind == "int" and not self.members and self._is_signed_word
         """Whether an int within the bounds is its own word."""
         makers: dict[str, Callable[[Any], int]] = {
@@ -67,8 +69,10 @@ class Codec:
             self.low, self.high = self.rounded(column.low), self.rounded(column.high)
         self._any_double = column.bits == 64 and column.low is None
         remembers = bool(self.members) or (column.kind in ("text", "data") and column.words == 1)
-        # Words of values seen before, for who looks there first; None where that is no help.
+        # Words of values seen before, for who looks there first; None where that is no help. Only
+        # for values of the type `exact`: 1.0 and a memoryview have equals there, and are refused.
         self.known = self._to_word if remembers else None
+        self.exact: type = value.base
 
     @property
     def _is_signed_word(self) -> bool:
@@ -165,12 +169,12 @@ class Codec:
     def remembered(self, word: int) -> Any:
         """The text or data in one word. Remembered: few different ones are read often."""
         try:
-            return self._to_value[word]
+            return self.values[word]
         except KeyError:
             found = self.unpadded(_WORD.pack(word))
-            if len(self._to_value) >= VALUES_REMEMBERED_MAX:
-                self._to_value.clear()
-            self._to_value[word] = found
+            if len(self.values) >= VALUES_REMEMBERED_MAX:
+                self.values.clear()
+            self.values[word] = found
             return found
 
     def bad(self, value: Any, limit: str) -> BadValue:
@@ -179,14 +183,13 @@ class Codec:
         return BadValue(self.table, self.column.name, value, limit)
 
     def _padded_word(self, value: Any) -> int:
-        try:
+        if type(value) is self.exact and value in self._to_word:
             return self._to_word[value]
-        except (KeyError, TypeError):
-            word: int = _WORD.unpack(self.padded(value))[0]
-            if len(self._to_word) >= VALUES_REMEMBERED_MAX:
-                self._to_word.clear()
-            self._to_word[value] = word
-            return word
+        word: int = _WORD.unpack(self.padded(value))[0]
+        if len(self._to_word) >= VALUES_REMEMBERED_MAX:
+            self._to_word.clear()
+        self._to_word[value] = word
+        return word
 
     def _int(self, value: Any) -> int:
         if not isinstance(value, int):
@@ -227,6 +230,8 @@ class Codec:
             number = float(value)
             if self.column.bits == 32:
                 number = _SHORT.unpack(_SHORT.pack(number))[0]
+            if math.isinf(number) and value not in (math.inf, -math.inf):
+                raise OverflowError  # a longer float of numpy's
         except OverflowError:
             limit = "a float" if self.column.bits == 64 else "a float of 32 bits"
             raise self.bad(value, limit) from None

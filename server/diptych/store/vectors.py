@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from diptych.errors import did_you_mean
 from diptych.store import calls
-from diptych.store import words as at
 from diptych.store.faults import ReadOnly, fault, not_found
 from diptych.store.heaps import make_assign
 from diptych.store.values import Codec
@@ -81,7 +80,7 @@ def _write_words(
     while code < 0 and space.needs_memory(code):
         code = calls.write_rows(*arguments)
     if code < 0:
-        raise fault(code, space.scratch[at.S_FAULT], view.layout)
+        raise fault(space, code, view.layout)
 
 
 def _write_heap(

@@ -1,12 +1,13 @@
 """Is a table what it claims to be? Counters, lists, hash, indexes and heap against its rows.
 
-`check` reads all memory that a table has and changes none of it; a byte a row and a node is its
-only allocation. It stops at the first thing that is wrong and returns a number for it, which
-`explain` puts into words. Besides what lookups rely on, it holds the store to its promise that
-unused memory is zero, which replay and comparison byte by byte rest on.
+`check` reads all memory that a table has and changes none of it; a byte a row, a node and a used
+word of the heap is its only allocation. It stops at the first thing that is wrong and returns a
+number for it, which `explain` puts into words. Besides what lookups rely on, it holds the store to
+its promise that unused memory is zero, which replay and comparison byte by byte rest on.
 
-It costs about as much as entering every row into a hash and its indexes anew: under a microsecond a
-row. A transaction must not be running, or its own half-done work is what is judged.
+It costs about as much as entering every row into a hash and its indexes anew: 0.3 us a row with one
+index and one value in the heap, half of that for the value. A transaction must not be running, or
+its own half-done work is what is judged.
 """
 
 from __future__ import annotations

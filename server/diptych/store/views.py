@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from diptych.memory import Region
 from diptych.store import words as at
-from diptych.store.faults import RangeLost
+from diptych.store.faults import MemoryNeeded, RangeLost
 
 GROWTH = (at.GROW_TABLE, at.GROW_INDEX, at.GROW_HEAP)
+
+
+class Asked(NamedTuple):
+    """What needs memory, by its descriptor; `compact`: its free pieces put together instead."""
+
+    descriptor: int
+    compact: bool
 
 
 @dataclass
@@ -42,7 +50,10 @@ class Space:
         self.open_walks = self.lost_walks = self.era = 0
         # Set while a transaction runs that can't run again: gives memory on the spot.
         self.give_memory: Callable[[int], None] | None = None
+        # What a transaction can't go on without; it has to be undone and run again.
+        self.memory_needed: Asked | None = None
         self._root: npt.NDArray[np.uint8] | None = None
+        self.has_root = False
 
     def needs_memory(self, code: int) -> bool:
         """Whether a kernel's negative `code` asks for memory, and has been given it."""
@@ -50,6 +61,11 @@ class Space:
             return False
         self.give_memory(self.scratch[at.S_FAULT])
         return True
+
+    def ask_memory(self, descriptor: int, *, compact: bool = False) -> MemoryNeeded:
+        """Note what the transaction needs before it runs again; returns what to raise."""
+        self.memory_needed = Asked(descriptor, compact)
+        return MemoryNeeded()
 
     def take_cursor(self) -> int:
         """Reserve a cursor for the next `open_cursor`; returns its block. Errors: RangeLost.
@@ -95,11 +111,12 @@ class Space:
         """The one array that all numpy views of this query derive from, read-only."""
         if self._root is None:
             self._root = np.frombuffer(self.bytes.toreadonly(), np.uint8)
+            self.has_root = True
         return self._root
 
     def take_root(self) -> npt.NDArray[np.uint8] | None:
         """Hand over the root of the query that ends; the next query gets a new one."""
-        root, self._root = self._root, None
+        root, self._root, self.has_root = self._root, None, False
         return root
 
     def word_view(self, start: int, count: int) -> memoryview[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import time
@@ -229,6 +230,54 @@ def test_tables_grow_by_running_the_transaction_again(rig: Rig) -> None:
         assert not pages & allocated, "no page is allocated twice"
         allocated |= pages
     assert allocated == {page for extent in rig.engine.extents() for page in range(*extent)}
+
+
+def swallow(db: Any) -> int:
+    for number in range(2_000):
+        with contextlib.suppress(BaseException):
+            db.person.insert(code=f"{number}", name="n")
+    return len(db.person)
+
+
+def give_up(db: Any) -> None:
+    try:
+        for number in range(2_000):
+            db.person.insert(code=f"g{number}", name="n")
+    except BaseException:
+        raise Rejected("given_up") from None
+
+
+@pytest.mark.parametrize("handler", [swallow, give_up])
+def test_a_handler_that_catches_everything_runs_again_too(rig: Rig, handler: Any) -> None:
+    rig.engine.transact(handler)
+    assert len(rig.engine.db.person) == 2_000
+
+
+def test_what_ends_the_process_is_not_run_again(rig: Rig) -> None:
+    runs = []
+
+    def interrupted(db: Any) -> None:
+        runs.append(len(db.person))
+        swallow(db)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rig.engine.transact(interrupted)
+    assert (runs, len(rig.engine.db.person)) == ([0], 0)
+    assert rig.call("join_many", 0, 10) == 10
+
+
+def test_transactions_do_not_nest(rig: Rig) -> None:
+    with rig.engine.transaction() as db:
+        db.person.insert(code="a", name="n")
+        for inner in (
+            lambda: rig.call("join", "b", "Bea"),
+            lambda: rig.engine.transact(swallow),
+            lambda: rig.engine.transaction().__enter__(),
+        ):
+            with pytest.raises(RuntimeError, match="don't nest"):
+                inner()
+    assert [row.code for row in rig.engine.db.person] == ["a"]
 
 
 def test_a_full_table_rejects(rig: Rig) -> None:

@@ -8,7 +8,7 @@ import struct
 import pytest
 from tests.store_region import FLOAT, INT, TEXT, IndexPlan, StoreRegion, TablePlan, lay_out
 
-from diptych.store import btree, rows, undo, verify
+from diptych.store import btree, descent, rows, undo, verify, ways
 from diptych.store import words as at
 
 
@@ -69,6 +69,86 @@ def test_order_with_any_number_of_key_words(keys: int) -> None:
     assert walk(region, x) == expected
     assert walk(region, x, reverse=1) == expected[::-1]
     assert verify.check(region.words, region.tables[0]) == 0
+
+
+def test_a_search_finds_what_a_scan_does() -> None:
+    """In nodes of any length, for keys before, between, equal to and behind their entries."""
+    region = lay_out(TablePlan(3, indexes=[IndexPlan((1, 2))]))
+    words = region.words
+    node, key = (
+        int(words[region.index(region.tables[0], 0) + at.X_NODES]),
+        region.scratch + at.S_KEY,
+    )
+    for level, stride in ((0, 3), (1, 4)):
+        for count in range(1 if level else 0, 32):
+            entries = [(i // 3, i % 3, i) for i in range(2, 2 + 2 * count, 2)]
+            words[node + at.N_COUNT] = count
+            for i, entry in enumerate(entries):
+                words[node + at.N_ENTRIES + i * stride :][:3] = entry
+            for given in range(4):
+                for wanted in [(i // 3, i % 3, i) for i in range(2 * count + 4)]:
+                    words[key : key + 3] = wanted
+                    for equal in (0, 1):
+                        before = [
+                            e[:given] < wanted[:given] or (equal and e[:given] == wanted[:given])
+                            for e in entries[level:]
+                        ]
+                        found = descent.search(words, node, level, 3, key, given, equal)
+                        assert found == sum(before), (level, count, given, wanted, equal)
+
+
+@pytest.mark.parametrize("order", ["random", "ascending", "descending"])
+def test_ways_lead_where_seeks_do(order: str) -> None:
+    plans = [IndexPlan((1,), nodes=500), IndexPlan((2, 1), nodes=500), IndexPlan((3,), nodes=500)]
+    region = lay_out(TablePlan(4, capacity=1_500, indexes=plans))
+    words, t = region.words, region.tables[0]
+    numbers = list(range(1_000))
+    if order == "random":
+        random.Random(3).shuffle(numbers)
+    for i, number in enumerate(reversed(numbers) if order == "descending" else numbers):
+        region.begin(i + 1)
+        region.argue(i, number, number % 7, -number)
+        row = rows.insert(words, t)
+        assert row == i
+        if i % 50:
+            continue
+        ways.find_ways(words, t, row)
+        for n in range(3):
+            x, way = region.index(t, n), ways.way_of(words, n)
+            key = descent.entry_of(words, x, row)
+            assert descent.agrees(words, way + at.W_KEY, key, int(words[x + at.X_KEYS]) + 1)
+            descent.seek(words, x, key, int(words[x + at.X_KEYS]) + 1, 1)
+            path, length = region.scratch + at.S_PATH, 2 * region.index_state(x, at.HEIGHT)
+            assert words[way : way + length].tolist() == words[path : path + length].tolist()
+    assert verify.check(words, t) == 0
+
+
+def test_unique_is_noticed_in_every_place_of_every_leaf() -> None:
+    count = 400
+    plan = IndexPlan((1,), unique=True, nodes=btree.nodes_for(count, 1))
+    region = lay_out(TablePlan(2, capacity=count + 2, indexes=[plan]))
+    words, t = region.words, region.tables[0]
+    numbers = list(range(count))
+    random.Random(4).shuffle(numbers)
+    for i, number in enumerate(numbers):
+        region.begin(i + 1)
+        region.argue(i, number * 2)
+        assert rows.insert(words, t) == i
+    assert region.index_state(region.index(t, 0), at.HEIGHT) >= 2
+    before = region.data()
+    for number in range(count):
+        region.argue(count, number * 2)
+        assert rows.insert(words, t) == at.NOT_UNIQUE
+        assert region.fault == region.index(t, 0)
+    assert region.data() == before
+    # Given to a row below all others, whose entry would come before the one that has it.
+    region.begin(count + 1)
+    assert rows.delete(words, t, 0) == 0
+    for number in range(count):
+        if number != numbers[0]:
+            region.begin(count + 2 + number)
+            region.argue(count, number * 2)
+            assert rows.insert(words, t) == at.NOT_UNIQUE
 
 
 @pytest.mark.parametrize("keys", [1, 3, 7])

@@ -12,7 +12,7 @@ from tests.support import depot
 from tests.support.lanes import Lanes
 
 import bank
-from diptych import App, Db, Rejected, data, key, ordered, ref, text
+from diptych import App, Db, Rejected, data, items, key, ordered, ref, text
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.errors import DeclarationError, TableFull
 from diptych.memory import Region
@@ -302,6 +302,36 @@ def printed(db: Db) -> None:
     print(db.now)  # here
 
 
+def appended(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
+    """Unknown attribute 'append'"""
+    numbers.append(db.now)  # here
+
+
+def item_set(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
+    """No implementation"""
+    numbers[0] = 1  # here
+
+
+def sliced(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> int:
+    """slice is not part of what can be compiled"""
+    return numbers[1:][0]  # here
+
+
+def indexed_by_float(db: Db, numbers: Annotated[list[int], items(0, 3)], at: float) -> int:
+    """a list is indexed by an int, not by float"""
+    return numbers[at]  # here
+
+
+def searched_list(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> bool:
+    """`in` is compiled for tables, and for an int in a tuple of ints"""
+    return 1 in numbers  # here
+
+
+def compared_lists(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> bool:
+    """is not compiled; compare values of one type"""
+    return numbers == numbers  # here
+
+
 def catching(db: Db) -> int:
     """a handler can't catch errors"""
     return caught(db)
@@ -357,6 +387,12 @@ REFUSED = [
     printed,
     catching,
     helped,
+    appended,
+    item_set,
+    sliced,
+    indexed_by_float,
+    searched_list,
+    compared_lists,
 ]
 
 
@@ -381,8 +417,11 @@ def test_what_can_not_be_compiled_is_refused_with_its_line(
         (str, "say how long it is"),
         (bytes, "say how long it is"),
         (Annotated[str, text(513)], "512 at most"),
-        (list[int], "compiled=False"),
-        (tuple[int, ...], "compiled=False"),
+        (list[int], r"say how many items it has: Annotated\[list\[Line\], items\(0, 15\)\]"),
+        (tuple[int, ...], "say how many"),
+        (Annotated[list[int], items(1, 9)] | None, "an empty list instead of None"),
+        (Annotated[list[list[int]], items(1, 9)], "can't take list"),
+        (Annotated[list[tuple[int, int]], items(1, 124)], "too large to compile"),
         (dict[str, int], "compiled=False"),
         (Any, "compiled=False"),
     ],
@@ -393,6 +432,19 @@ def test_a_parameter_that_words_can_not_hold_is_refused(annotation: Any, told: s
 
     handler.__annotations__ = {"db": Db, "value": annotation, "return": None}
     with pytest.raises(DeclarationError, match=told), application(handler).open(lane="compiled"):
+        pass
+
+
+def returned_list(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> list[int]:
+    """a compiled handler can't return"""
+    return numbers
+
+
+def test_a_list_is_no_result() -> None:
+    with (
+        pytest.raises(DeclarationError, match="a compiled handler can't return"),
+        application(returned_list).open(lane="compiled"),
+    ):
         pass
 
 
@@ -428,6 +480,21 @@ def test_memory_is_asked_for() -> None:
         handlers["fill"](engine.db, 1, "A", 1, 600)
     engine.db.rollback()
     assert engine.transact(handlers["fill"], 1, "A", 1, 600) == 600
+
+
+def test_an_operation_may_have_any_name() -> None:
+    app = App("names")
+
+    @app.transaction
+    def pack(db: Db, code: int) -> int:
+        return code + 1
+
+    @app.transaction
+    def call(db: Db) -> int:
+        return 2
+
+    with app.open(lane="compiled") as bench:
+        assert (bench.call("pack", 1), bench.call("call")) == (2, 2)
 
 
 def test_a_full_table_and_a_large_transaction_are_rejected() -> None:
@@ -534,6 +601,21 @@ def test_rows_with_values_of_any_length_are_inserted_and_deleted() -> None:
     engine.transact(handlers["drop_thing"], 1)
     engine.verify()
     assert len(engine.db.thing) == 0
+
+
+def total(db: Db, numbers: Annotated[list[int], items(0, 3)], factor: int) -> int:
+    result = 0
+    for number in numbers:
+        result += number * factor
+    return result
+
+
+def test_a_list_longer_than_declared_is_left_to_the_interpreter() -> None:
+    engine, handlers = engine_of(application(total))
+    for numbers in ([], [5], [1, 2, 3], [1, 2, 3, 4]):
+        assert engine.transact(handlers["total"], numbers, 2) == 2 * sum(numbers)
+    no_database: Any = None
+    assert handlers["total"](no_database, [1, 2, 3], 2) == 12
 
 
 def test_another_capacity_runs_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.support.club import INT_MAX, INT_MIN, Grade, app
 
-from diptych import App, Db, Rejected, key, ordered, text
+from diptych import App, Db, Rejected, key, ordered, text, u8
 from diptych.declarations import DB_NAMES, TABLE_NAMES
 from diptych.errors import TableFull
 from diptych.store import words as at
@@ -493,15 +493,16 @@ def test_columns_may_have_any_name() -> None:
         self: int = 4
         Row: int = 5
         get: int = 6
+        type: u8 = 7
         by_pack = ordered("pack", "words")
 
     @strange.transaction
     def put(db: Db, row: int) -> list[object]:
         odd = db.odd.insert(row=row, words="w", pack=2, scratch=3.5)
-        return [odd.row, odd.words, odd.pack, odd.scratch, odd.self, odd.Row, odd.get]
+        return [odd.row, odd.words, odd.pack, odd.scratch, odd.self, odd.Row, odd.get, odd.type]
 
     with strange.open() as bench:
-        assert bench.put(7) == [7, "w", 2, 3.5, 4, 5, 6]
+        assert bench.put(7) == [7, "w", 2, 3.5, 4, 5, 6, 7]
         with pytest.raises(Rejected) as error:
             bench.put(7)
         assert error.value == Rejected("duplicate_key", table="odd", key=7)

@@ -34,6 +34,17 @@ def test_spans_are_restored_newest_first() -> None:
     assert region.data() == before
 
 
+def test_what_is_kept_can_be_read_until_it_is_taken_back() -> None:
+    region = lay_out(TablePlan(1), undo_words=32)
+    region.words[SPOT : SPOT + 20] = range(20)
+    record = undo.keep(region.words, SPOT, 20)
+    region.words[SPOT : SPOT + 20] = 0
+    assert region.words[record : record + 20].tolist() == list(range(20))
+    assert undo.keep(region.words, SPOT, 20) == -1, "no room"
+    undo.rollback(region.words, 0)
+    assert region.words[SPOT : SPOT + 20].tolist() == list(range(20))
+
+
 def test_rollback_stops_at_its_mark() -> None:
     region = lay_out(TablePlan(1))
     undo.put(region.words, SPOT, 1)

@@ -15,7 +15,7 @@ import itertools
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -37,6 +37,7 @@ from diptych.store.compiled.native import (
     Native,
     call_native,
     cell,
+    load,
     load_scratch,
     native,
     store_scratch,
@@ -46,7 +47,8 @@ from diptych.store.compiled.rejections import rejection, store_fault
 from diptych.store.compiled.shapes import (
     Answer,
     Arguments,
-    argument_type,
+    Words,
+    parameter_type,
     read_argument,
     words_count,
     write_answer,
@@ -111,7 +113,7 @@ def check_handlers(app: App) -> dict[str, str]:
 def compile_operation(operation: Operation, db: DbType) -> Entry:
     """Compile one operation. Errors: DeclarationError."""
     where = place_of(operation.function)
-    kinds = [argument_type(p.value, f"{where}, {p.name}") for p in operation.parameters]
+    kinds = [parameter_type(p.value, f"{where}, {p.name}") for p in operation.parameters]
     Refused.latest = None
     try:
         symbol = f"diptych_handler_{db.name}_{operation.name}"
@@ -130,7 +132,7 @@ def compile_operation(operation: Operation, db: DbType) -> Entry:
         raise DeclarationError(f"{where}: its arguments or its result are too large to compile")
     arguments = Arguments()
     for i, parameter in enumerate(operation.parameters):
-        arguments.add(parameter.value, f"a{i}")
+        arguments.add_parameter(parameter.value, f"a{i}")
     return Entry(operation, _entry(handler), arguments, answer, expression)
 
 
@@ -169,7 +171,8 @@ def _lower_call(handler: Native, context: Any, builder: Any, base: Any) -> Any:
     builder.store(base, cell(builder))
     top = load_scratch(builder, base, at.S_UNDO_TOP)
     store_scratch(builder, base, at.S_CALL_MARK, top)
-    words = _argument_words(builder, base)
+    first = builder.add(load(builder, base, at.SCRATCH), I64(at.S_CALL_ARGUMENTS))
+    words = Words(builder, builder.add(base, builder.shl(first, I64(3))))
     arguments = [read_argument(context, builder, kind, words) for kind in handler.arguments[1:]]
     status, value = call_native(context, builder, handler, [base, *arguments])
     result = builder.alloca(I64)
@@ -183,11 +186,6 @@ def _lower_call(handler: Native, context: Any, builder: Any, base: Any) -> Any:
             code = load_scratch(builder, base, at.S_CALL_CODE)
             builder.store(builder.select(told, code, I64(at.UNEXPECTED)), result)
     return builder.load(result)
-
-
-def _argument_words(builder: Any, base: Any) -> Iterator[Any]:
-    for i in range(at.CALL_ARGUMENTS_MAX):
-        yield load_scratch(builder, base, at.S_CALL_ARGUMENTS + i)
 
 
 def bind(entry: Entry, region: Region) -> Handler:
@@ -206,7 +204,7 @@ def bind(entry: Entry, region: Region) -> Handler:
         "address": region.address,
         "failed": failed,
         "function": operation.function,
-        "packing_errors": (struct.error, TypeError, AttributeError, OverflowError),
+        "packing_errors": (struct.error, TypeError, AttributeError, OverflowError, IndexError),
     }
     for i, parameter in enumerate(operation.parameters):
         names.append(f"a{i}")
@@ -217,10 +215,12 @@ def bind(entry: Entry, region: Region) -> Handler:
             known[f"default_{i}"] = parameter.default
     given = "".join(f"{name}, " for name in names)
     packed = "".join(f", {expression}" for expression in entry.arguments.expressions)
+    lists = "".join(f"        {statement}\n" for statement in entry.arguments.statements)
     source = (
-        f"def {operation.name}({', '.join(parameters)}):\n"
+        f"def run({', '.join(parameters)}):\n"
         "    try:\n"
         f"        pack(scratch, {at.S_CALL_ARGUMENTS * 8}{packed})\n"
+        f"{lists}"
         "    except packing_errors:\n"
         f"        return function(db, {given})\n"
         "    code = call(address)\n"
@@ -230,7 +230,8 @@ def bind(entry: Entry, region: Region) -> Handler:
         f"    return {entry.expression}\n"
     )
     exec(compile(source, f"<compiled {operation.name}>", "exec"), known)
-    made: Handler = known[operation.name]
+    made: Handler = known["run"]
+    made.__name__ = made.__qualname__ = operation.name
     return made
 
 

@@ -134,7 +134,7 @@ def store_fault(code: int, db: Database) -> BaseException:
     """The exception for a code that a kernel left, as the interpreted lane would raise it."""
     descriptor = db.space.scratch[at.S_FAULT]
     if code in (at.GROW_TABLE, at.GROW_INDEX, at.UNDO_FULL):
-        return fault(code, descriptor, db.layout.tables[0])
+        return fault(db.space, code, db.layout.tables[0])
     for table in db.tables.values():
         if table.layout.descriptor == descriptor:
             if code == at.NO_SUCH_KEY:
@@ -143,7 +143,7 @@ def store_fault(code: int, db: Database) -> BaseException:
                 return Rejected("duplicate_key", table=table.name, key=_inserted_key(table))
         known = (index.descriptor for index in table.layout.indexes)
         if descriptor == table.layout.descriptor or descriptor in known:
-            return fault(code, descriptor, table.layout)
+            return fault(db.space, code, table.layout)
     return CorruptionError(f"a kernel returned {code} for {descriptor}")
 
 

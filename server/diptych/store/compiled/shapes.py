@@ -7,6 +7,7 @@ Python expression, and the generated code that reads or writes the same words.
 
 from __future__ import annotations
 
+import struct
 from types import NoneType
 from typing import Any
 
@@ -15,12 +16,14 @@ from numba.core import types
 
 from diptych.errors import DeclarationError
 from diptych.schema import ValueType
+from diptych.store import words as at
 from diptych.store.compiled.rows import check_live, parts_of
 from diptych.store.compiled.sized import sized_value
 from diptych.store.compiled.types import (
     I64,
     VALUE_WORDS_MAX,
     DataType,
+    ItemsType,
     RowType,
     SizedType,
     TextType,
@@ -59,27 +62,59 @@ def argument_type(value: ValueType, place: str) -> types.Type:
     raise DeclarationError(f"{place}: a compiled handler can't take {name}; {cure}")
 
 
+def parameter_type(value: ValueType, place: str) -> types.Type:
+    """The same for a whole parameter, which may be a list of so many items at most."""
+    if value.base is not list and not value.repeated:
+        return argument_type(value, place)
+    if value.optional or value.items is None:
+        cure = "say how many items it has: Annotated[list[Line], items(0, 15)]"
+        if value.optional:
+            cure = "an empty list instead of None is compiled"
+        raise DeclarationError(f"{place}: a compiled handler can't take this list; {cure}")
+    return ItemsType(argument_type(value.arguments[0], f"{place}[]"), value.items.high)
+
+
 def _required(value: ValueType) -> ValueType:
     return ValueType(**{**value.__dict__, "optional": False})
 
 
 class Arguments:
-    """Python values into words. `codes` is their struct format, `expressions` what to pack."""
+    """Python values into words. `codes` is their struct format, `expressions` what to pack.
+
+    `statements` pack lists, into room that the format leaves, after everything else; they use the
+    `names`, and `scratch`.
+    """
 
     def __init__(self) -> None:
         self.codes: list[str] = []
         self.expressions: list[str] = []
+        self.statements: list[str] = []
         self.names: dict[str, Any] = {"encoded": encoded, "sized": sized}
+
+    def add_parameter(self, value: ValueType, name: str) -> None:
+        """Append the words of a whole parameter."""
+        if value.items is None:
+            self.add(value, name)
+            return
+        item = Arguments()
+        item.add(value.arguments[0], "item")
+        codes, parts = "".join(item.codes), "".join(f"{each}, " for each in item.expressions)
+        byte = at.S_CALL_ARGUMENTS * 8 + struct.calcsize("<" + "".join(self.codes))
+        packers = [struct.Struct("<q" + codes * n).pack_into for n in range(value.items.high + 1)]
+        self.codes.append(f"{struct.calcsize('<q' + codes * value.items.high)}x")
+        self.names[f"packers_{name}"] = packers
+        flat = f"*[word for item in {name} for word in ({parts})]"
+        self.statements.append(f"packers_{name}[len({name})](scratch, {byte}, len({name}), {flat})")
 
     def add(self, value: ValueType, name: str) -> None:
         """Append the words of the argument that the Python expression `name` gives."""
         if value.optional:
+            given = Arguments()
+            given.add(_required(value), name)
             self._slot("q", f"{name} is not None")
-            mark = len(self.expressions)
-            self.add(_required(value), name)
-            for i in range(mark, len(self.expressions)):
-                nothing = "b''" if self.codes[i].endswith("s") else "0"
-                self.expressions[i] = f"({nothing} if {name} is None else {self.expressions[i]})"
+            for code, expression in zip(given.codes, given.expressions, strict=True):
+                nothing = "b''" if code.endswith("s") else "0"
+                self._slot(code, f"({nothing} if {name} is None else {expression})")
         elif value.is_record:
             for i, (_, part) in enumerate(value.fields):
                 self.add(part, f"{name}[{i}]")
@@ -115,31 +150,55 @@ def sized(value: bytes, size_bytes: int) -> bytes:
     return value
 
 
-def read_argument(context: Any, builder: Any, kind: types.Type, words: Any) -> Any:
-    """Generated code for one argument. `words`: an iterator over the words, as values."""
+class Words:
+    """Generated code for the words of arguments, which begin at an address: one after another."""
+
+    def __init__(self, builder: Any, address: Any) -> None:
+        self._builder, self._address, self._count = builder, address, 0
+
+    def next(self) -> Any:
+        address = self._builder.inttoptr(self.skip(1), I64.as_pointer())
+        return self._builder.load(address)
+
+    def skip(self, count: int) -> Any:
+        """Leave out so many words; where they are."""
+        address = self._builder.add(self._address, I64(self._count * 8))
+        self._count += count
+        return address
+
+
+def read_argument(context: Any, builder: Any, kind: types.Type, words: Words) -> Any:
+    """Generated code for one argument, or one item of a list."""
+    if isinstance(kind, ItemsType):
+        items = context.make_helper(builder, kind)
+        items.count = words.next()
+        items.address = words.skip(words_count(kind) - 1)
+        return items._getvalue()
     if isinstance(kind, types.Optional):
         made = context.make_helper(builder, kind)
-        made.valid = builder.icmp_signed("!=", next(words), I64(0))
+        made.valid = builder.icmp_signed("!=", words.next(), I64(0))
         made.data = read_argument(context, builder, kind.type, words)
         return made._getvalue()
     if isinstance(kind, types.BaseTuple):
         parts = [read_argument(context, builder, part, words) for part in kind]
         return context.make_tuple(builder, kind, parts)
     if isinstance(kind, SizedType):
-        return sized_value(builder, [next(words) for _ in range(kind.words)])
+        return sized_value(builder, [words.next() for _ in range(kind.words)])
     if isinstance(kind, types.NoneType):
         return context.get_dummy_value()
     if isinstance(kind, types.Boolean):
-        return builder.icmp_signed("!=", next(words), I64(0))
+        return builder.icmp_signed("!=", words.next(), I64(0))
     if isinstance(kind, types.Float):
-        return builder.bitcast(next(words), ir.DoubleType())
-    return next(words)
+        return builder.bitcast(words.next(), ir.DoubleType())
+    return words.next()
 
 
 def words_count(kind: types.Type) -> int:
     """How many words an argument or a result of this type takes."""
     if isinstance(kind, types.Optional):
         return 1 + words_count(kind.type)
+    if isinstance(kind, ItemsType):
+        return 1 + kind.items_max * words_count(kind.item)
     if isinstance(kind, types.BaseTuple):
         return sum(map(words_count, kind))
     if isinstance(kind, SizedType):

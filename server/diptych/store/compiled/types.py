@@ -130,6 +130,24 @@ class DataType(SizedType):
         super().__init__("data", size_bytes)
 
 
+class ItemsType(types.IterableType):
+    """A list that is a parameter: at most `items_max` items, which stay where the call put them."""
+
+    def __init__(self, item: types.Type, items_max: int) -> None:
+        super().__init__(f"items({item}, {items_max})")
+        self.item, self.items_max = item, items_max
+
+    @property
+    def iterator_type(self) -> types.Type:
+        return ItemsWalkType(self)
+
+
+class ItemsWalkType(types.SimpleIteratorType):
+    def __init__(self, items: ItemsType) -> None:
+        super().__init__(f"ItemsWalk({items.name})", items.item)
+        self.items = items
+
+
 def fits(text: str, size_bytes: int) -> bool:
     return len(text.encode()) <= size_bytes and "\0" not in text
 
@@ -206,3 +224,17 @@ class _TableWalkModel(models.StructModel):
 class _SizedModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: SizedType) -> None:
         super().__init__(manager, kind, ir.ArrayType(I64, kind.words))
+
+
+@register_model(ItemsType)
+class _ItemsModel(models.StructModel):
+    def __init__(self, manager: Any, kind: types.Type) -> None:
+        super().__init__(manager, kind, [("address", types.int64), ("count", types.int64)])
+
+
+@register_model(ItemsWalkType)
+class _ItemsWalkModel(models.StructModel):
+    def __init__(self, manager: Any, kind: types.Type) -> None:
+        next_one = types.EphemeralPointer(types.int64)
+        members = [("address", types.int64), ("count", types.int64), ("next", next_one)]
+        super().__init__(manager, kind, members)
