@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = argparse.ArgumentParser(
         prog=f"diptych {name}", description=COMMANDS[name], allow_abbrev=False
     )
-    # A command may be called what no module can be: its module ends in an underscore.
-    module = importlib.import_module(f"diptych.commands.{name}{'_' * keyword.iskeyword(name)}")
-    module.add_arguments(command)
-    # Options may stand anywhere between the words: diptych call --json transfer 1 2 50.
-    parsed = command.parse_intermixed_args(words)
     try:
+        # A command may be called what no module can be: its module ends in an underscore.
+        module = importlib.import_module(f"diptych.commands.{name}{'_' * keyword.iskeyword(name)}")
+        module.add_arguments(command)
+        # Options may stand anywhere between the words: diptych call --json transfer 1 2 50.
+        parsed = command.parse_intermixed_args(words)
         return int(module.run(parsed))
     except KeyboardInterrupt:
         return 130

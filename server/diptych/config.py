@@ -176,8 +176,13 @@ class Option:
             raise ConfigurationError(f"{where}: must be {what}, not {value!r}") from None
         low, high = self.metadata["low"], self.metadata["high"]
         if not low <= number <= high:
-            raise ConfigurationError(f"{where}: must be {low:g} to {high:g}, not {value}")
+            bounds = f"{_shown(low)} to {_shown(high)}"
+            raise ConfigurationError(f"{where}: must be {bounds}, not {value}")
         return number
+
+
+def _shown(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
 
 
 def _options(cls: type, prefix: str = "") -> Iterator[Option]:
@@ -268,7 +273,9 @@ def _add_file(file: Path, values: dict[str, Any], tables: dict[str, int]) -> Non
             tables[name + HEAP_SIZE] = _heap_bytes(given["heap_bytes"], f"{where}.heap_bytes")
     for path, value in _flat(content, ""):
         if path not in _BY_PATH:
-            hint = did_you_mean(path, [*_BY_PATH, "tables"])
+            hint = did_you_mean(path, _BY_PATH)
+            if path.count(".") == 2:
+                hint = "; did you mean [tables.NAME]?"
             raise ConfigurationError(f"{file}: {path}: no such setting{hint}")
         values[path] = _BY_PATH[path].check(value, f"{file}: {path}")
 

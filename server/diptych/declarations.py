@@ -289,8 +289,7 @@ def _check_keys(columns: list[Column]) -> None:
     for column in keys:
         if column.kind == "float" or column.in_heap:
             raise DeclarationError(f"column {column.name}: a {column.kind} can't be a key")
-    if sum(column.words for column in keys) > KEY_WORDS_MAX:
-        raise DeclarationError(f"a key may have {KEY_WORDS_MAX * 8} bytes at most")
+    _check_words("a key", sum(column.words for column in keys))
     if any(column.auto for column in keys) and len(keys) > 1:
         raise DeclarationError("key(auto=True) must be the whole key")
 
@@ -312,9 +311,16 @@ def _index(name: str, mark: IndexMark, by_name: Mapping[str, Column]) -> Index:
     if len(set(mark.columns)) < len(mark.columns):
         raise DeclarationError(f"{here}: a column is named twice")
     index = Index(name, tuple(by_name[column] for column in mark.columns), mark.unique)
-    if index.words > KEY_WORDS_MAX:
-        raise DeclarationError(f"{here}: an index may have {KEY_WORDS_MAX * 8} bytes at most")
+    _check_words(f"{here}: an index", index.words)
     return index
+
+
+def _check_words(what: str, words: int) -> None:
+    if words > KEY_WORDS_MAX:
+        raise DeclarationError(
+            f"{what} may have {KEY_WORDS_MAX} words at most, and this has {words}: text and data "
+            "take one for 8 bytes, each other column one, and one more if it may be None"
+        )
 
 
 def _place(record: type) -> str:

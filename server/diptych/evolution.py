@@ -176,7 +176,8 @@ def _index(columns: Sequence[str], unique: bool) -> str:
 
 
 def _members(column: Column) -> list[str]:
-    return [f"{member.name} = {int(member)}" for member in column.value.base]
+    """In the order of their numbers: stored ones have lost that of their declaration."""
+    return [f"{member.name} = {int(member)}" for member in sorted(column.value.base)]
 
 
 def _default(column: Column) -> str:

@@ -63,6 +63,7 @@ class Bench:
         self._seed = seed
         self._check = check
         self._setup = setup
+        self._closed = True
         self._operations = read_operations(app.describe())
 
     def __enter__(self) -> Bench:
@@ -92,6 +93,7 @@ class Bench:
         # Another one than queries get: what a test keeps of it is not a view that a query kept.
         self.db: Db = Database(self._engine.layout, reading, writable=False)
         self._refresh()
+        self._closed = False
         return self
 
     def __exit__(
@@ -100,6 +102,7 @@ class Bench:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._closed = True
         self._region.close()
         self._queries.images[0].close()
 
@@ -118,6 +121,8 @@ class Bench:
         return self._call(self._operation(name_of(operation)), arguments, named)
 
     def _call(self, operation: Operation, arguments: Any, named: Any) -> Any:
+        if self._closed:
+            raise RuntimeError("this bench is not open; call it inside `with app.open() as ...`")
         payload = operation.encode(arguments, named)
         if operation.kind is Kind.TRANSACTION:
             frame = encode_frame(Kind.TRANSACTION, payload, operation=operation.number, request=1)

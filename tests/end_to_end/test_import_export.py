@@ -317,6 +317,14 @@ def test_exports_go_where_they_are_told(server: Server, tmp_path: Path, capsys: 
     assert (code, "need one" in err) == (2, True)
     code, _, err = diptych(capsys, "export", server.address, "owner", "-o", tmp_path / "no/one.csv")
     assert (code, "is no directory" in err) == (2, True)
+    code, _, err = diptych(capsys, "export", server.address, "owner", "-o", tmp_path / "one.xls")
+    assert (code, "ends in one of .csv, .parquet" in err) == (2, True)
+    code, _, err = diptych(capsys, "export", "owner")
+    assert (code, "'owner' is not host:port" in err) == (2, True)
+    code, _, err = diptych(capsys, "import", "owner", inside / "owner.parquet")
+    assert (code, "'owner' is not host:port" in err) == (2, True)
+    code, _, err = diptych(capsys, "import", server.address, "owner", tmp_path / "no.csv")
+    assert (code, err) == (2, f"diptych import: {tmp_path / 'no.csv'}: there is no such file\n")
     before = (inside / "owner.parquet").read_bytes()
     assert diptych(capsys, "export", server.address, "owner", "x", "-o", inside)[0] == 2
     assert (inside / "owner.parquet").read_bytes() == before
@@ -339,6 +347,8 @@ def test_a_data_directory_without_its_server(tmp_path: Path, capsys: Any) -> Non
     assert first.equals(second)
     code, _, err = diptych(capsys, "export", "--data", data, "thng")
     assert (code, "did you mean 'thing'" in err) == (2, True)
+    code, _, err = diptych(capsys, "export", "--data", tmp_path / "nowhere", "thing")
+    assert (code, "is not a directory" in err) == (2, True)
     with running(everything.app, readers=1, data=str(data)) as server:
         assert count(server) == 499
         code, _, err = diptych(capsys, "import", server.address, "thing", from_data)

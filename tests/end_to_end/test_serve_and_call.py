@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from tests.support.wire import alive, wait_until
 
-from diptych.commands.call import parsed
+from diptych.commands.call import parsed, show
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIPTYCH = [sys.executable, "-m", "diptych.cli"]
@@ -169,6 +170,7 @@ def test_a_configuration_file(tmp_path: Path) -> None:
         (["bank:app", "--capacity", "account"], "is not TABLE=ROWS"),
         (["bank:aap"], "did you mean 'app'"),
         (["bank"], "is not module:name"),
+        (["../bank.py:app"], "is not module:name"),
         (["bnak:app"], "there is no module 'bnak'"),
         (["bank:setup"], "not an App"),
         (["none.toml"], "No such file"),
@@ -204,6 +206,20 @@ def test_help_names_every_setting() -> None:
     for flag in ("--interval-ms", "--images-directory", "--tracker", "--query-ms", "--check"):
         assert flag in said
     assert "DIPTYCH_" in said
+
+
+def test_rows_are_shown_one_a_line_with_names(capsys: pytest.CaptureFixture[str]) -> None:
+    class Level(NamedTuple):
+        price: int
+        quantity: int
+
+    levels = [Level(1, 2), Level(3, 4)]
+    show(levels, as_json=False)
+    assert capsys.readouterr().out == "Level(price=1, quantity=2)\nLevel(price=3, quantity=4)\n"
+    show(levels, as_json=True)
+    assert json.loads(capsys.readouterr().out) == [[1, 2], [3, 4]]
+    show([], as_json=False)
+    assert capsys.readouterr().out == "[]\n"
 
 
 @pytest.mark.parametrize(

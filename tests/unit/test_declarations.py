@@ -230,7 +230,10 @@ NOTHING: dict[str, Any] = {}
         (lambda: make({"k": TEXT8}, _key=False, k=key(auto=True)), "it must be an int"),
         (lambda: make({"k": Side}, _key=False, k=key(auto=True)), "it must be an int"),
         (lambda: make({"more": int}, id=key(auto=True), more=key()), "must be the whole key"),
-        (lambda: make({"k": Annotated[str, text(57)]}, _key=False, k=key()), "56 bytes at most"),
+        (
+            lambda: make({"k": Annotated[str, text(57)]}, _key=False, k=key()),
+            "7 words .* this has 8",
+        ),
         (lambda: make(WIDE), "a row may have 2048 bytes at most"),
         (lambda: make({"k": int}, k=ref(Side)), "Side.* is not a table declared before"),
         (lambda: make({"k": TEXT8}, k=ref(Side)), "so it must be an int"),
@@ -243,7 +246,7 @@ NOTHING: dict[str, Any] = {}
         (lambda: make(NOTHING, by=ordered("id", "id")), "index by: a column is named twice"),
         (
             lambda: make({"name": Annotated[str, text(50)]}, by=ordered("name", "id")),
-            "index by: an index may have 56 bytes at most",
+            "index by: an index may have 7 words at most, and this has 8",
         ),
         (
             lambda: make(NOTHING, **{f"by_{i}": ordered("id") for i in range(11)}),

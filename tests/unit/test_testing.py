@@ -172,6 +172,15 @@ def test_a_lane_that_is_not_there() -> None:
         bank.open(lane="compield")
 
 
+def test_a_bench_that_is_closed() -> None:
+    with bank.open() as bench:
+        pass
+    with pytest.raises(RuntimeError, match="inside `with app"):
+        bench.total()
+    with pytest.raises(RuntimeError, match="inside `with app"):
+        bank.open().total()
+
+
 def test_extents_begin_after_the_stamp() -> None:
     with bank.open() as bench:
         assert bench.extents()[0].start == 1

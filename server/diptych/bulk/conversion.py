@@ -27,8 +27,9 @@ ERRORS = (ValueError, TypeError, OverflowError, KeyError)  # Arrow's own are amo
 """What a conversion that loses something raises, whichever library does it."""
 
 
-def from_arrow(table: str, column: Column, array: Any, first_row: int) -> Raw:
+def from_arrow(table: str, column: Column, array: Any, first_row: int, *, csv: bool = False) -> Raw:
     """A pyarrow.Array as a raw column. `first_row`: number of its first row, from 0, for errors.
+    `csv`: it is from there, where most programs write empty text as nothing at all.
 
     Errors: BadRow.
     """
@@ -38,6 +39,8 @@ def from_arrow(table: str, column: Column, array: Any, first_row: int) -> Raw:
     if pa.types.is_null(array.type):
         array = array.cast(pa.string())
     bitmap = None
+    if csv and not column.optional and (column.in_heap or column.kind == "text"):
+        array = pc.fill_null(array, "")
     if array.null_count and not column.optional:
         row = pc.index(array.is_null(), True).as_py()
         raise BadRow(table, column.name, first_row + row + 1, None, "a value")

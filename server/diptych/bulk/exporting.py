@@ -65,6 +65,9 @@ def target_files(
 ) -> tuple[list[Path], str]:
     """Where each table goes, and the format. Errors: BadFile."""
     suffix = output.suffix.lower().removeprefix(".") if output and not output.is_dir() else ""
+    if suffix and not chosen and suffix not in FORMATS:
+        known = ", ".join(f".{each}" for each in FORMATS)
+        raise BadFile(f"{output}: a file's name ends in one of {known}; or say --format")
     kind = chosen or FORMATS.get(suffix, "csv")
     if output is None or output.is_dir():
         return [(output or Path()) / f"{table}.{kind}" for table in tables], kind

@@ -55,6 +55,8 @@ class Source:
 def open_source(path: Path, chosen: str | None) -> Source:
     """Look at a file. Errors: BadFile."""
     kind = format_of(path, chosen)
+    if not path.exists():
+        raise BadFile(f"{path}: there is no such file")
     try:
         columns, rows = _READERS[kind][0](path)
     except (OSError, library("pyarrow").ArrowException) as error:

@@ -155,9 +155,10 @@ def _chunks(
         ends.append((1 << 62, source.path))
         for batch in source.batches(wanted):
             columns = [spec.by_name[name] for name in batch.schema.names]
+            csv = source.format == "csv"
             raws = {
-                column.name: from_arrow(spec.name, column, batch.column(column.name), first)
-                for column in columns
+                each.name: from_arrow(spec.name, each, batch.column(each.name), first, csv=csv)
+                for each in columns
             }
             for start, stop in _pieces(spec, columns, raws, batch.num_rows, bytes_max, first):
                 message = [_message(name, raw.slice(start, stop)) for name, raw in raws.items()]

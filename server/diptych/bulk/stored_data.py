@@ -28,6 +28,8 @@ def from_data(directory: Path, tables: Sequence[str]) -> Iterator[Snapshot]:
     """Tables as of the newest checkpoint. Errors: BadFile, CorruptionError, ConfigurationError,
     OSError.
     """
+    if not directory.is_dir():
+        raise BadFile(f"{directory} is not a directory")
     found = checkpoints_in(directory)
     if not found:
         raise BadFile(f"{directory} holds no checkpoint")

@@ -53,18 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
                 _show_tables(client.info()["writer"], as_json=arguments.json)
             elif words:
                 values = [parsed(word) for word in words[1:]]
-                _show(client.call(words[0], *values), as_json=arguments.json)
+                show(client.call(words[0], *values), as_json=arguments.json)
             else:
                 _list(client, as_json=arguments.json)
     except Rejected as refusal:
         if arguments.json:
-            _show({"rejected": refusal.code, "details": refusal.details}, as_json=True)
+            show({"rejected": refusal.code, "details": refusal.details}, as_json=True)
         else:
             print(f"rejected: {refusal}", file=sys.stderr)
         return 1
     except DiptychError as error:
         if arguments.json:
-            _show({"error": error.code, "message": str(error)}, as_json=True)
+            show({"error": error.code, "message": str(error)}, as_json=True)
         else:
             code = "" if isinstance(error, CallError) else f"{address}: {error.code}: "
             print(f"diptych call: {code}{error}", file=sys.stderr)
@@ -83,11 +83,19 @@ def parsed(word: str) -> Any:
         return word
 
 
-def _show(value: Any, *, as_json: bool) -> None:
-    if as_json or isinstance(value, list | dict | bool | None):
+def show(value: Any, *, as_json: bool) -> None:
+    """Print an answer as people read it, or as one line of JSON."""
+    if not as_json and _is_records(value):
+        print(*value, sep="\n")
+    elif as_json or isinstance(value, list | dict | bool | None):
         print(json.dumps(value, default=_plain))
     else:
         print(value)
+
+
+def _is_records(value: Any) -> bool:
+    """Rows and NamedTuples, which say more one a line, with names, than as arrays."""
+    return isinstance(value, list) and bool(value) and all(hasattr(v, "_fields") for v in value)
 
 
 def _show_tables(writer: dict[str, Any] | None, *, as_json: bool) -> None:
@@ -122,7 +130,7 @@ def _plain(value: Any) -> Any:
 def _list(client: Client, *, as_json: bool) -> None:
     operations = client.operations.values()
     if as_json:
-        _show(
+        show(
             {operation.name: operation.kind.name.lower() for operation in operations}, as_json=True
         )
         return

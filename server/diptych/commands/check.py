@@ -58,12 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
         data = None
         if settings.data is not None:
             data = inspect_data(app, settings.data, settings.capacities)
-    except ConfigurationError as error:
-        print(f"diptych check: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"diptych check: {error}", file=sys.stderr)
-        return 1
+    except (ConfigurationError, OSError) as error:
+        if arguments.json:
+            print(json.dumps({"error": str(error), "sound": False}))
+        else:
+            print(f"diptych check: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigurationError) else 1
     sound = not any(handlers.values()) and (data is None or data.sound)
     if arguments.json:
         print(json.dumps(_as_json(app, handlers, data, sound=sound), default=str))

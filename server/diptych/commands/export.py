@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.bulk.files import NAMES, BadFile
-from diptych.commands.import_ import CONNECT_TIMEOUT_S, progress_bar
+from diptych.commands.import_ import CONNECT_TIMEOUT_S, check_address, progress_bar
 from diptych.errors import ConfigurationError, CorruptionError
 from diptych_client import CallError, DiptychError, Rejected
 
@@ -65,6 +65,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     began = time.monotonic()
     tables = arguments.words if arguments.data else arguments.words[1:]
+    if not arguments.data:
+        check_address(arguments.words[0])
     if not tables:
         raise BadFile("name a table; diptych call ADDRESS --tables lists them")
     files, kind = target_files(tables, arguments.output, arguments.format)

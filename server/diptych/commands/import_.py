@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.abort == bool(arguments.files):
-        print("diptych import: give a table and files, or --abort alone", file=sys.stderr)
-        return 2
     try:
+        check_address(arguments.address)
+        if arguments.abort == bool(arguments.files):
+            raise BadFile("give a table and files, or --abort alone")
         return _abort(arguments) if arguments.abort else _import(arguments)
     except (BadFile, ImportError) as error:
         return _fail(arguments, {"error": "bad_file", "message": str(error)}, 2)
@@ -145,6 +145,12 @@ def progress_bar(
             bar.update(task, completed=done, rate=done / elapsed_s if elapsed_s else 0.0)
 
         yield show, lambda text: bar.update(task, description=text)
+
+
+def check_address(word: str) -> None:
+    """Who forgets the address has given a table's name in its place. Errors: BadFile."""
+    if ":" not in word:
+        raise BadFile(f"{word!r} is not host:port; the server's address comes first")
 
 
 def _rename(text: str) -> tuple[str, str]:

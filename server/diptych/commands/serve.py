@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TABLE=ROWS",
-        help="most rows of a table; may be repeated",
+        help="most rows of a table; or TABLE.heap_bytes=N, the most that its str and bytes may "
+        "take; may be repeated",
     )
     for option in config.OPTIONS.values():
         if option.name != "app":

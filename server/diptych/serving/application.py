@@ -16,7 +16,8 @@ def load_app(name: str, directory: Path) -> App:
     An error inside the application's module is raised as it is, but for DeclarationError.
     """
     module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
+    words = [*module_name.split("."), attribute]
+    if not colon or not all(word.isidentifier() for word in words):
         raise ConfigurationError(f"app: {name!r} is not module:name, as in bank:app")
     sys.path.insert(0, str(directory))
     try:

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.schema import Column
-from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.layout import TableLayout
 from diptych.store.storage import item_bytes, item_format
@@ -114,6 +113,8 @@ def _from_heap(
     chosen = np.arange(count) if rows is None else rows
     offsets = np.empty(len(chosen) + 1, np.int64)
     where = space.words, layout.descriptor, column.first_word, chosen, offsets
+    from diptych.store import calls  # compiles kernels, which files alone don't need
+
     values = np.empty(calls.heap_measure(*where), np.uint8)
     calls.heap_gather(*where, values)
     return Raw(values, bitmap, offsets)

@@ -135,6 +135,20 @@ def test_what_is_refused_with_its_row(name: str, array: Any, row: int) -> None:
     assert told["value"] is not None or not array[row - 1].is_valid
 
 
+def test_nothing_in_csv_is_empty_text_where_none_can_not_be() -> None:
+    nothing = texts("a", None)
+    for name in ("code", "note"):
+        assert not COLUMNS[name].optional
+        with pytest.raises(BadRow):  # a null of another file is one
+            from_arrow("thing", COLUMNS[name], nothing, 0)
+        assert (
+            items(from_arrow("thing", COLUMNS[name], nothing, 0, csv=True))[1].strip(b"\0") == b""
+        )
+    for name in ("id", "mark", "due"):
+        with pytest.raises(BadRow):
+            from_arrow("thing", COLUMNS[name], texts(None), 0, csv=True)
+
+
 def test_times_as_people_write_them() -> None:
     noon = time_of("2024-01-31T12:00:00Z")
     assert noon == 1_706_702_400 * 10**9

@@ -94,6 +94,25 @@ def test_an_application_alone(place: Path, capsys: pytest.CaptureFixture[str]) -
     assert said.endswith("all is well\n")
 
 
+def test_what_is_wrong_is_told_as_json_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = check(capsys, "nowhere:app", "--json")
+    assert code == 2
+    told = json.loads(said)
+    assert not told["sound"]
+    assert "there is no module 'nowhere'" in told["error"]
+
+
+def test_ctrl_c_ends_it_quietly_at_any_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert main(["check", "shop:app"]) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_data_that_is_right(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = check(capsys, write(place, "right"), "--data", "data")
     assert code == 0, said

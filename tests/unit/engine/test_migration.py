@@ -36,6 +36,7 @@ from diptych import (
 from diptych.durable import checkpoints_in
 from diptych.engine.engine import Engine
 from diptych.errors import ConfigurationError, CorruptionError, DeclarationError, EvolutionError
+from diptych.evolution import compare
 
 ROWS = 3_000
 
@@ -335,6 +336,20 @@ def test_members_of_an_enum(tmp_path: Path) -> None:
         pass
     with opened(shop(side=(Three, Three.BUY)), tmp_path) as engine:
         assert engine.db.item[1].side is Three.SELL
+
+
+class Backwards(IntEnum):
+    SELL = 2
+    BUY = 1
+
+
+def test_the_order_of_members_is_no_difference() -> None:
+    old, new = (
+        list(shop(side=(side, side.BUY)).tables.values())  # type: ignore[attr-defined]
+        for side in (Backwards, Side)
+    )
+    # They differ in the name of the class alone.
+    assert [each.told for each in compare(old, new).differences] == ["Backwards -> Side"]
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,10 @@ def test_flag_over_environment_over_file(tmp_path: Path) -> None:
         ('listen = ["localhost"]', "is not host:port"),
         ('[sync]\nimages_directory = "/no/such/place"', "is not a directory"),
         ("[tables.order]\ncapacity = 0", "capacity: must be 1 to"),
+        ("[table.order]\ncapacity = 5", "no such setting; did you mean .tables.NAME.?"),
         ("[tables.order]\nrows = 1", "tables.order: has the settings capacity and heap_bytes"),
         ("[tables]\norder = 1", "tables.order: has the settings capacity and heap_bytes"),
-        ("[tables.order]\nheap_bytes = 5", "tables.order.heap_bytes: must be 1.04858e"),
+        ("[tables.order]\nheap_bytes = 5", "tables.order.heap_bytes: must be 1048576 to"),
         ("= 1", "app.toml: "),
     ],
 )

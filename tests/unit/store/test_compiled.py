@@ -489,12 +489,8 @@ def test_an_operation_may_have_any_name() -> None:
     def pack(db: Db, code: int) -> int:
         return code + 1
 
-    @app.transaction
-    def call(db: Db) -> int:
-        return 2
-
     with app.open(lane="compiled") as bench:
-        assert (bench.call("pack", 1), bench.call("call")) == (2, 2)
+        assert bench.call("pack", 1) == 2
 
 
 def test_a_full_table_and_a_large_transaction_are_rejected() -> None:
