@@ -536,7 +536,8 @@ def _durability(settings: Settings) -> str:
     if settings.data is None:
         return (
             "nothing is on disk, so nothing outlives this server "
-            "(--data DIR saves at a clean stop); if the writer dies, work since the last sync may be lost"
+            "(--data DIR saves at a clean stop); "
+            "if the writer dies, work since the last sync may be lost"
         )
     return (
         f"saved to {settings.data} at a clean stop; what comes after may be lost if the writer, "
