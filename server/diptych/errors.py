@@ -43,7 +43,9 @@ class TableFull(Rejected):
 
 
 class HeapFull(TableFull):
-    """No room for a value in a table's heap, as long as `heap_bytes` says. Code `table_full`."""
+    """No room for a value in a table's heap, as long as `heap_bytes` says. Code `table_full`;
+    `setting` is what raises it.
+    """
 
     def __init__(self, table: str, heap_bytes: int) -> None:
         setting = f"[tables.{table}] heap_bytes"

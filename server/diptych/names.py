@@ -25,6 +25,12 @@ from diptych.scopes import DB, Kind, Known, Scope, known_annotation, known_hints
 
 TABLE_METHODS = ("get", "insert", "get_or_insert", "delete", "columns", "df", "arrow")
 INDEX_NAMES = frozenset({"range", "first", "last"})
+NAMING_COLUMNS = {
+    (Kind.TABLE, "insert"),
+    (Kind.TABLE, "get_or_insert"),
+    (Kind.TABLE, "columns"),
+    (Kind.SELECTION, "write"),
+}
 RANGE_OPTIONS = frozenset({"start", "stop", "reverse"})
 SELECTION_NAMES = frozenset({"df", "arrow", "write"})
 
@@ -193,9 +199,7 @@ class _Reader(ast.NodeVisitor):
         owner, method = self._scope.known(node.func.value), node.func.attr
         if owner.kind is Kind.INDEX and method in INDEX_NAMES:
             self._check_prefix(node, owner, method)
-        elif (owner.kind is Kind.TABLE and method in ("insert", "get_or_insert", "columns")) or (
-            owner.kind is Kind.SELECTION and method == "write"
-        ):
+        elif (owner.kind, method) in NAMING_COLUMNS:
             self._check_columns(node, owner.table, method)
         elif owner.kind is Kind.TABLE and method in ("get", "delete") and len(node.args) == 1:
             if method == "get":

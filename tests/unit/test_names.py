@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
-from tests.support import club, depot, trouble
+from tests.support import club, crates, depot, everything, semantics, trouble
 
 import bank
 import exchange
+import tpcc
 from diptych import App, Db, Table, key, ordered, ref, text, unique
 from diptych.app import Columns
 from diptych.errors import DeclarationError
@@ -384,7 +385,10 @@ def test_what_others_wrapped_or_has_no_source() -> None:
     assert said(made["handler"], wrapper) == []
 
 
-@pytest.mark.parametrize("app", [bank.app, exchange.app, club.app, depot.app, trouble.app], ids=str)
+APPLICATIONS = (bank, exchange, tpcc, club, crates, depot, everything, semantics, trouble)
+
+
+@pytest.mark.parametrize("app", [module.app for module in APPLICATIONS], ids=str)
 def test_applications_without_mistakes(app: App) -> None:
     app.check_names()
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 
 from diptych.memory.layout import Words
-from diptych.store import words as at
-from diptych.store.fill import fill_share
+from diptych.store.fill import heap_share, rows_share
 from diptych.store.layout import Layout, TableLayout
 
 LEVELS = (0.80, 0.95)
@@ -26,7 +25,7 @@ class FillWatch:
 
     def __init__(self, words: Words, layout: Layout) -> None:
         self._words, self._layout = words, layout
-        self._told: dict[str, int] = {}  # by table: how many of LEVELS
+        self._told: dict[str, int] = {}  # by setting: how many of LEVELS
         self._next_ns = 0
 
     def look_at_times(self, now_ns: int) -> None:
@@ -38,17 +37,19 @@ class FillWatch:
 
     def look_at(self, table: TableLayout) -> None:
         """Look at one table now."""
-        if table.capacity < CAPACITY_MIN:
-            return
-        share, name = fill_share(self._words, table), table.spec.name
+        name, words = table.spec.name, self._words
+        if table.capacity >= CAPACITY_MIN:
+            self._look(f"[tables.{name}] capacity", name, "rows", rows_share(words, table))
+        if table.heap_words:
+            self._look(f"[tables.{name}] heap_bytes", name, "heap", heap_share(words, table))
+
+    def _look(self, setting: str, table: str, part: str, share: float) -> None:
         passed = sum(share >= level for level in LEVELS)
-        if passed > self._told.get(name, 0):
-            self._told[name] = passed
-            rows = int(self._words[table.state + at.ROW_COUNT])
+        if passed > self._told.get(setting, 0):
+            self._told[setting] = passed
             log.warning(
-                "table %s is %.0f %% full, with %d of %d rows; when it is full, inserts are "
-                "rejected: raise [tables.%s] capacity",
-                *(name, share * 100, rows, table.capacity, name),
+                "table %s is %.0f %% full (%s); what goes beyond is rejected: raise %s",
+                *(table, share * 100, part, setting),
             )
         elif share < FORGET_BELOW:
-            self._told.pop(name, None)
+            self._told.pop(setting, None)

@@ -18,7 +18,6 @@ from diptych.store.staging import Staging
 
 SYSTEM_FIRST = 65_000
 QUERIES_FIRST = 65_100
-CHUNK_ROWS_MAX = 1 << 20
 
 Chunk = list[tuple[str, bytes, bytes, bytes]]
 """Columns of some rows: name, values, bitmap, lengths; see `store.packing.read_chunk`."""

@@ -25,12 +25,16 @@ def table_figures(words: Words, layout: Layout) -> dict[str, Any]:
     return {table.spec.name: _table(words, table) for table in layout.tables}
 
 
-def fill_share(words: Words, table: TableLayout) -> float:
-    """The part of a table's capacity, of rows or in its heap, that is taken: 0 to 1."""
-    share = int(words[table.state + at.ROW_COUNT]) / table.capacity
+def rows_share(words: Words, table: TableLayout) -> float:
+    """The part of a table's capacity that its rows take: 0 to 1."""
+    return int(words[table.state + at.ROW_COUNT]) / table.capacity
+
+
+def heap_share(words: Words, table: TableLayout) -> float:
+    """The part of its heap that a table's values take: 0 to 1; 0 without a heap."""
     if not table.heap_words:
-        return share
-    return max(share, int(words[table.heap_state + at.H_USED]) / table.heap_words)
+        return 0.0
+    return int(words[table.heap_state + at.H_USED]) / table.heap_words
 
 
 def _table(words: Words, table: TableLayout) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def _table(words: Words, table: TableLayout) -> dict[str, Any]:
     figures = {
         "rows": int(words[table.state + at.ROW_COUNT]),
         "capacity": table.capacity,
-        "fill": round(fill_share(words, table), 4),
+        "fill": round(max(rows_share(words, table), heap_share(words, table)), 4),
         "allocated_rows": allocated_rows,
         "memory_bytes": rows_bytes + heap_bytes + sum(i["memory_bytes"] for i in indexes.values()),
         "indexes": indexes,

@@ -18,6 +18,7 @@ import numpy as np
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
 from diptych.store.fields import get_value
+from diptych.store.prefetch import prefetch
 from diptych.store.undo import mark, put, rollback
 from diptych.store.words import (
     BUCKET_COUNT,
@@ -115,6 +116,7 @@ def find_at(words: Words, t: int, key: int) -> int:
     chain = words[t + T_NEXT]
     row = words[words[t + T_BUCKETS] + bucket] - 1
     while row >= 0:
+        prefetch(words, chain + row)  # it may be the wrong row: what is behind it comes meanwhile
         same = 0
         while same < keys:
             value = words[t + T_KEY_VALUE + same]

@@ -30,6 +30,7 @@ from diptych.store.raw import Raw
 from diptych_client.errors import BadArguments, Rejected
 
 SECOND_NS = 1_000_000_000
+CHUNK_ROWS_MAX = 1 << 20
 BLOCK_WORDS = np.array([0, *(class_words(number) for number in range(CLASSES))])
 
 
@@ -95,8 +96,8 @@ class Staging:
         table, staged = self._open(token)
         if first_row != staged:
             raise Rejected("import_out_of_step", expected=staged, row=first_row)
-        if rows < 1:
-            raise BadArguments("rows must be 1 or more", "rows")
+        if not 1 <= rows <= CHUNK_ROWS_MAX:  # a chunk of defaults alone has no size
+            raise BadArguments(f"rows must be 1 to {CHUNK_ROWS_MAX}", "rows")
         used = int(self._words[at.STAGING_BYTES])
         raws = self._raws(table, rows, columns)
         blobs = {name: raw.values for name, raw in raws.items() if raw.offsets is not None}

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.memory.layout import Words
-from diptych.schema import MISSING, Column
+from diptych.schema import Column
 from diptych.store import words as at
 from diptych.store.layout import VALID_PACK, TableLayout
+from diptych.store.values import Codec
 
 Array = npt.NDArray[np.int64]
 Live = npt.NDArray[np.bool_]
@@ -81,23 +82,9 @@ def converted(old: Column, new: Column, given: Sequence[Array]) -> list[Array]:
 
 def default_words(column: Column) -> list[int]:
     """The value words of a column's default; those of a value in a heap are the empty one's."""
-    default = column.default
-    assert default is not MISSING
-    if default is None:
-        return [0] * column.all_words
-    if column.kind in ("int", "bool"):
-        number = int(default)
-        values = [number - (1 << 64) if number >= 1 << 63 else number]
-    elif column.kind == "float":
-        number = default + 0.0  # never the negative zero
-        code = "<fi" if column.bits == 32 else "<dq"
-        values = list(struct.unpack(f"<{code[2]}", struct.pack(code[:2], number)))
-    elif column.in_heap:
-        values = [0]
-    else:
-        raw = default.encode() if isinstance(default, str) else default
-        values = list(struct.unpack(f"<{column.words}q", raw.ljust(column.words * 8, b"\0")))
-    return [*values, 1] if column.optional else values
+    if column.in_heap:
+        return [0, int(column.default is not None)][: column.all_words]
+    return list(Codec("", column).encode(column.default))
 
 
 def _check_ints(old: Column, new: Column, values: Array, live: Live) -> None:
@@ -122,8 +109,9 @@ def _floats(old: Column, new: Column, values: Array, live: Live) -> Array:
         floats = values.astype(np.int32).view(np.float32).astype(np.float64)
     else:
         floats = values.view(np.float64)
-    if new.low is not None and new.high is not None:
-        outside = live & ~((floats >= new.low) & (floats <= new.high))
+    bounds = Codec("", new)  # rounded, as values are
+    if bounds.low is not None and bounds.high is not None:
+        outside = live & ~((floats >= bounds.low) & (floats <= bounds.high))
         if outside.any():
             raise Unfit(f"{floats[outside][0]} is not within {new.low} to {new.high}")
     if old.bits == new.bits:

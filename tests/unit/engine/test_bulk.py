@@ -13,7 +13,9 @@ from tests.support import everything
 from tests.support.bulk import chunk, data_bytes, load, raw_of, system
 
 from diptych import App, Rejected, between, key, ordered, ref, text, unique
+from diptych.errors import HeapFull
 from diptych.store import words as at
+from diptych.store.staging import CHUNK_ROWS_MAX
 from diptych.testing import Bench
 from diptych_client.errors import BadArguments
 
@@ -55,12 +57,6 @@ class Page:
 @app.table(capacity=40)
 class Few:
     id: int = key()
-
-
-@app.table(capacity=40)
-class Maybe:
-    id: int = key()
-    code: Annotated[str, text(7)] | None
 
 
 COLUMNS = app.tables["item"].by_name
@@ -197,16 +193,6 @@ def test_bytes_that_are_no_text_are_refused(bench: Bench) -> None:
         system(bench, "import_rows", token, 0, 2, columns)
 
 
-def test_what_stands_where_none_is_hides_nothing(bench: Bench) -> None:
-    token = system(bench, "import_begin", "maybe")
-    for wrong, limit in ((b"\xff", "text that UTF-8 can hold"), (b"12345678", "at most 7 bytes")):
-        values = b"a\0b".ljust(8, b"\0") + wrong.ljust(8, b"\0")
-        columns = [["id", np.arange(2).tobytes(), b"", b""], ["code", values, b"\2", b""]]
-        with pytest.raises(Rejected, match=limit) as no:
-            system(bench, "import_rows", token, 0, 2, columns)
-        assert no.value.details["row"] == 2
-
-
 def test_one_zero_and_one_nan(bench: Bench) -> None:
     nan = np.array([0xFFF8000000000001, 0x7FF8000000000000, 1 << 63], np.uint64).tobytes()
     token = system(bench, "import_begin", "item")
@@ -232,6 +218,7 @@ def test_chunks_that_do_not_hold_together(bench: Bench) -> None:
 
     wrong(1, 2, good, "import_out_of_step")
     wrong(0, 0, good, "rows must be 1")
+    wrong(0, CHUNK_ROWS_MAX + 1, [], "rows must be 1 to 1048576")
     wrong(0, 3, good, "take|bitmap")
     wrong(0, 2, [*good, ["colour", b"", b"", b""]], "no column 'colour'")
     wrong(0, 2, [["id", b"\0" * 16, b"", b"x"]], "16 bytes")
@@ -314,8 +301,7 @@ def test_more_bytes_than_the_heap_takes(bench: Bench) -> None:
     token = load(bench, "page", pages(1000, 1200, 4000), commit=False)
     with pytest.raises(Rejected) as no:
         system(bench, "import_commit", token)
-    setting = "[tables.page] heap_bytes"
-    assert no.value == Rejected("table_full", table="page", heap_bytes=1 << 20, setting=setting)
+    assert no.value == HeapFull("page", 1 << 20)
     system(bench, "import_abort")
     bench.verify()
     assert len(data_bytes(bench)) >= len(before)

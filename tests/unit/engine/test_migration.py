@@ -371,6 +371,13 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path, column: Any, message
     assert files(tmp_path) == before
 
 
+def test_a_short_float_at_its_bound_stays(tmp_path: Path) -> None:
+    ratio = Annotated[f32, between(0.0, 0.3)]
+    store(shop(price=(ratio,)), tmp_path, lambda db: db.item.insert(id=1, price=0.3))
+    with opened(shop(price=(ratio,), capacity=20_000), tmp_path) as engine:
+        assert engine.db.item[1].price == float(np.float32(0.3)) > 0.3
+
+
 def test_none_where_there_may_be_none_no_more(tmp_path: Path) -> None:
     store(shop(price=(int | None,)), tmp_path, lambda db: db.item.insert(id=1))
     with (

@@ -11,7 +11,7 @@ import pytest
 
 from diptych import App, Db, key, ordered
 from diptych.engine.engine import Engine, layout_bytes
-from diptych.engine.fill_watch import LOOK_NS
+from diptych.engine.fill_watch import LOOK_NS, FillWatch
 from diptych.memory import Region
 from diptych.store import layout as layouts
 from diptych.store import words as at
@@ -77,7 +77,7 @@ def test_figures(engine: Engine) -> None:
     assert told == total - engine.layout.system.page_count * 4096
 
 
-def test_the_fuller_of_rows_and_heap_counts() -> None:
+def test_the_fuller_of_rows_and_heap_counts(caplog: pytest.LogCaptureFixture) -> None:
     notes = App("notes")
 
     @notes.table(capacity=100, heap_bytes=1 << 20)
@@ -101,6 +101,11 @@ def test_the_fuller_of_rows_and_heap_counts() -> None:
         "memory_bytes": 8192,
     }
     assert (told["fill"], told["memory_bytes"]) == (round(4800 / (1 << 20), 4), 8192)
+    words[table.heap_state + at.H_USED] = table.heap_words * 9 // 10
+    with caplog.at_level(logging.WARNING, "diptych.engine"):
+        FillWatch(words, layout).look_at(table)
+    assert "table note is 90 % full (heap)" in caplog.text
+    assert "raise [tables.note] heap_bytes" in caplog.text
 
 
 def test_warnings_come_once_a_level(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,7 +118,7 @@ def test_warnings_come_once_a_level(engine: Engine, caplog: pytest.LogCaptureFix
         assert said(1) == ""
         engine.transact(fill, 0, 810)
         assert said(1.9) == "", "not that often"
-        assert "table item is 81 % full, with 810 of 1000 rows" in said(2)
+        assert "table item is 81 % full (rows)" in said(2)
         assert said(3) == ""
         engine.transact(fill, 810, 960)
         assert "96 % full" in said(4)
@@ -149,5 +154,5 @@ def test_a_table_that_is_given_memory_is_looked_at(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, "diptych.engine"):
         for number in range(520):
             engine.transact(fill, number, number + 1)
-    assert "table item is 85 % full, with 512 of 600 rows" in caplog.text
+    assert "table item is 85 % full (rows)" in caplog.text
     region.close()
