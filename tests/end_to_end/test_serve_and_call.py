@@ -67,7 +67,7 @@ def bank() -> Iterator[Served]:
 def test_the_banner_says_what_one_should_know(bank: Served) -> None:
     assert "serves bank at 127.0.0.1:" in bank.banner
     assert "(1 + 3 images) x" in bank.banner
-    assert "acknowledged work may be lost" in bank.banner
+    assert "nothing is on disk, so nothing outlives this server" in bank.banner
     assert len(bank.pids) == 4
 
 

@@ -30,7 +30,8 @@ Every setting can also stand in the file, or in the environment as DIPTYCH_<SECT
   capacity = 20_000_000     # --capacity order=20000000
 SIGTERM or SIGINT: calls in flight are answered, the data is saved to the directory of --data, then
 the server ends; a second one ends it at once.
-There is no log yet: acknowledged work may be lost if the writer or the host dies.
+There is no log yet: without --data nothing is on disk; with it, what was done after the last save
+may be lost if the writer, the server or the host dies.
 """
 
 

@@ -534,7 +534,11 @@ class Supervisor:
 
 def _durability(settings: Settings) -> str:
     if settings.data is None:
-        return "acknowledged work may be lost if the writer or the host dies"
+        return (
+            "nothing is on disk, so nothing outlives this server "
+            "(--data DIR saves at a clean stop); "
+            "if the writer dies, work since the last sync may be lost"
+        )
     return (
         f"saved to {settings.data} at a clean stop; what comes after may be lost if the writer, "
         "the server or the host dies"
