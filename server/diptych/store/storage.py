@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diptych.memory.layout import Words
 from diptych.schema import Column
 from diptych.store import words as at
-from diptych.store.layout import TableLayout
+from diptych.store.layout import VALID_PACK, TableLayout
 from diptych.store.views import Space
 
 _INTS = {8: "b", 16: "h", 32: "i", 64: "q"}
@@ -78,13 +79,17 @@ def valid_rows(
 
 def value_words(space: Space, table: TableLayout, value: int, rows: int) -> npt.NDArray[Any]:
     """Value word number `value` of rows 0 to `rows`, as kernels read it, in its own width."""
-    base, pack = table.bases[value], table.packs[value]
+    if table.packs[value] & at.PACK_ROWS == VALID_PACK:
+        raw = space.bytes_array(table.bases[value], -(-rows // 8))
+        return np.unpackbits(raw, count=rows, bitorder="little")
+    return value_array(space.words, table, value, rows)
+
+
+def value_array(words: Words, table: TableLayout, value: int, rows: int) -> npt.NDArray[Any]:
+    """The same as a view of `words`, of any value word but one that tells values from None."""
+    base, pack, stride = table.bases[value], table.packs[value], table.strides[value]
     bits = 64 >> (pack & at.PACK_ROWS)
     if bits == 64:
-        stride = table.strides[value]
-        return space.words[base : base + rows * stride : stride]
-    if bits == 1:
-        raw = space.bytes_array(base, -(-rows // 8))
-        return np.unpackbits(raw, count=rows, bitorder="little")
+        return words[base : base + rows * stride : stride]
     code = _INTS[bits] if pack & at.PACK_SIGNED else _INTS[bits].upper()
-    return space.bytes_array(base, rows * bits // 8).view(code)
+    return words.view(np.uint8)[base * 8 : base * 8 + rows * bits // 8].view(code)

@@ -18,12 +18,12 @@ from diptych.memory.layout import Words
 from diptych.schema import Column
 from diptych.store import words as at
 from diptych.store.layout import VALID_PACK, TableLayout
+from diptych.store.storage import value_array
 from diptych.store.values import Codec
 
 Array = npt.NDArray[np.int64]
 Live = npt.NDArray[np.bool_]
 
-_DTYPES = {1: "i4", 2: "i2", 3: "i1"}
 _NAN = struct.unpack("<q", struct.pack("<d", math.nan))[0]
 
 
@@ -38,7 +38,7 @@ def read_words(words: Words, table: TableLayout, value: int, rows: Array) -> Arr
         bits: Array = (octets[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.int64)
         return bits
     top = int(rows[-1]) + 1 if len(rows) else 0
-    return _array(words, table, value, top)[rows].astype(np.int64)
+    return value_array(words, table, value, top)[rows].astype(np.int64)
 
 
 def write_words(words: Words, table: TableLayout, value: int, start: int, array: Array) -> None:
@@ -48,20 +48,8 @@ def write_words(words: Words, table: TableLayout, value: int, start: int, array:
         first = table.bases[value] * 8 + start // 8
         words.view(np.uint8)[first : first + len(octets)] = octets
         return
-    target = _array(words, table, value, start + len(array))
+    target = value_array(words, table, value, start + len(array))
     target[start:] = array.astype(target.dtype)
-
-
-def _array(words: Words, table: TableLayout, value: int, rows: int) -> npt.NDArray[Any]:
-    """A view of rows 0 to `rows`, of as many bytes each as they have in memory."""
-    base, stride, pack = table.bases[value], table.strides[value], table.packs[value]
-    rows_bits = pack & at.PACK_ROWS
-    if rows_bits == 0:
-        return words[base : base + rows * stride : stride]
-    kind = _DTYPES[rows_bits] if pack & at.PACK_SIGNED else _DTYPES[rows_bits].replace("i", "u")
-    dtype = np.dtype(f"<{kind}")
-    octets = words.view(np.uint8)[base * 8 : base * 8 + rows * dtype.itemsize]
-    return octets.view(dtype)
 
 
 def converted(old: Column, new: Column, given: Sequence[Array]) -> list[Array]:
