@@ -82,7 +82,9 @@ class Engine:
         self._ints = self.db.space.ints
         self._scratch = self.db.space.scratch
         self._tell_memory_ns = 0
+        self._space = self.db.space
         self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
+        self._count_kept = self._lifetimes.count
         self._packed = packer()
         self.fill = FillWatch(region.words, layout)
         functions = handlers or {}
@@ -299,10 +301,9 @@ class Engine:
         can't be sent undoes the transaction. What needed memory on the way is not looked at: it is
         run again, whatever the handler made of the exception.
         """
-        lifetimes, space = self._lifetimes, self.db.space
-        space.memory_needed = None
+        lifetimes, space = self._lifetimes, self._space
         while True:
-            if lifetimes.count() != lifetimes.alone:
+            if self._count_kept() != lifetimes.alone:
                 lifetimes.end()
             try:
                 result = pack(function(self.db, *arguments))
@@ -314,6 +315,7 @@ class Engine:
                     raise
             except BaseException:
                 self._undo()
+                space.memory_needed = None
                 raise
             else:
                 if space.memory_needed is None:

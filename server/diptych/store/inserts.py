@@ -116,7 +116,7 @@ def _value_source(column: Column, codec: Codec) -> str:
         return f"(1 if {name} is True else _word_{name}({name}))"
     if codec.known is None:
         return f"_word_{name}({name})"
-    seen = f"_known_{name}.get({name}) if _type({name}) is _exact_{name} else None"
+    seen = f"_known_{name}.get({name}) if _type({name}) in _exact_{name} else None"
     return f"(({seen}) or _word_{name}({name}))"
 
 

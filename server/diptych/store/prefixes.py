@@ -75,5 +75,5 @@ def _value_lines(codec: Codec, i: int, position: int) -> list[str]:
         return [f"arguments[{position}] = value if type(value) is int else word_{i}(value)"]
     if codec.known is None:
         return [f"arguments[{position}] = word_{i}(value)"]
-    seen = f"known_{i}.get(value) if type(value) is exact_{i} else None"
+    seen = f"known_{i}.get(value) if type(value) in exact_{i} else None"
     return [f"arguments[{position}] = ({seen}) or word_{i}(value)"]

@@ -48,14 +48,15 @@ def _plain_setter(space: Space, table: TableLayout, column: Column, codec: Codec
     """For whole words that no index holds."""
     words = space.words
     descriptor, base = table.descriptor, table.bases[column.first_word]
-    to_word, assign = codec.word, calls.assign
-    any_int = codec.is_word and codec.is_whole
+    to_word, assign, is_word = codec.word, calls.assign, codec.is_word
+    low: Any = codec.low
+    high: Any = codec.high
 
-    def set_word(self: Row, value: Any) -> None:
+    def set_int(self: Row, value: Any) -> None:
         row = self._row
         if row is None:
             raise stale(table.spec.name)
-        word = value if any_int and type(value) is int else to_word(value)
+        word = value if type(value) is int else to_word(value)
         try:
             code = assign(words, descriptor, row, base + row, word)
         except OverflowError:
@@ -63,7 +64,16 @@ def _plain_setter(space: Space, table: TableLayout, column: Column, codec: Codec
         if code < 0:
             raise fault(space, code, table)
 
-    return set_word
+    def set_word(self: Row, value: Any) -> None:
+        row = self._row
+        if row is None:
+            raise stale(table.spec.name)
+        fits = is_word and type(value) is int and low <= value <= high
+        code = assign(words, descriptor, row, base + row, value if fits else to_word(value))
+        if code < 0:
+            raise fault(space, code, table)
+
+    return set_int if is_word and codec.is_whole else set_word
 
 
 def _word_setter(space: Space, table: TableLayout, column: Column, codec: Codec) -> Set:

@@ -70,9 +70,9 @@ class Codec:
         self._any_double = column.bits == 64 and column.low is None
         remembers = bool(self.members) or (column.kind in ("text", "data") and column.words == 1)
         # Words of values seen before, for who looks there first; None where that is no help. Only
-        # for values of the type `exact`: 1.0 and a memoryview have equals there, and are refused.
+        # for values of the types in `exact`: 1.0 and a memoryview equal some, but are refused.
         self.known = self._to_word if remembers else None
-        self.exact: type = value.base
+        self.exact = frozenset({value.base, int} if self.members else {value.base})
 
     @property
     def _is_signed_word(self) -> bool:
@@ -183,7 +183,7 @@ class Codec:
         return BadValue(self.table, self.column.name, value, limit)
 
     def _padded_word(self, value: Any) -> int:
-        if type(value) is self.exact and value in self._to_word:
+        if type(value) in self.exact and value in self._to_word:
             return self._to_word[value]
         word: int = _WORD.unpack(self.padded(value))[0]
         if len(self._to_word) >= VALUES_REMEMBERED_MAX:
