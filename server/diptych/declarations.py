@@ -180,9 +180,9 @@ def make_column(
 
 
 def _kind(value: ValueType, here: str) -> Kind:
-    if value.text or value.data:
-        size_bytes = (value.text or value.data).size_bytes  # type: ignore[union-attr]
-        if size_bytes > SIZED_BYTES_MAX:
+    mark = value.text or value.data
+    if mark:
+        if mark.size_bytes > SIZED_BYTES_MAX:
             raise DeclarationError(
                 f"{here}: text and data may be 1 to {SIZED_BYTES_MAX} bytes; "
                 "a plain str or bytes may have any length"

@@ -120,7 +120,12 @@ def _numpy(column: Column, array: Any) -> npt.NDArray[Any]:
     pa = library("pyarrow")
     kind = pa.from_numpy_dtype(value_dtype(column))
     cast = array.cast(kind) if array.type != kind else array
-    values: npt.NDArray[Any] = cast.fill_null(0).to_numpy(zero_copy_only=False)
+    return _filled(cast, 0)
+
+
+def _filled(array: Any, nothing: int) -> npt.NDArray[Any]:
+    """An Arrow array as numpy's, with `nothing` where it has nulls."""
+    values: npt.NDArray[Any] = array.fill_null(nothing).to_numpy(zero_copy_only=False)
     return values
 
 
@@ -129,34 +134,33 @@ def _numbers(column: Column, array: Any) -> npt.NDArray[Any]:
     if column.kind == "float" and column.bits == 32 and not pa.types.is_float32(array.type):
         # By way of the longer form: text that is read as a short float may be refused.
         array = _trimmed(array).cast(pa.float64())
-        return array.cast(pa.float32()).fill_null(0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+        return _filled(array.cast(pa.float32()), 0)
     return _numpy(column, _trimmed(array))
 
 
 def _bools(column: Column, array: Any) -> npt.NDArray[Any]:
     pa = library("pyarrow")
     if pa.types.is_integer(array.type):
-        values = array.fill_null(0).to_numpy(zero_copy_only=False)
+        values = _filled(array, 0)
         if ((values != 0) & (values != 1)).any():
             raise ValueError("true or false")
-        return values.astype(np.bool_)  # type: ignore[no-any-return]
+        return values.astype(np.bool_)
     array = _trimmed(array).cast(pa.bool_())
-    return array.fill_null(False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return _filled(array, False)
 
 
 def _members(column: Column, array: Any) -> npt.NDArray[Any]:
     """Names, in the enum's own spelling, or numbers."""
     if not _is_text(array):
         return _numpy(column, array)
-    pc = library("pyarrow.compute")
     known = {name: int(member) for name, member in column.value.base.__members__.items()}
     encoded = _trimmed(array).dictionary_encode()
     values = [
         known[name] if name in known else int(name) for name in encoded.dictionary.to_pylist()
     ]
     numbers = np.array([*values, 0], value_dtype(column))
-    positions = pc.fill_null(encoded.indices, len(values)).to_numpy(zero_copy_only=False)
-    return numbers[positions]  # type: ignore[no-any-return]
+    found: npt.NDArray[Any] = numbers[_filled(encoded.indices, len(values))]
+    return found
 
 
 def _scaled(column: Column, array: Any) -> npt.NDArray[Any]:
