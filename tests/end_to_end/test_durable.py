@@ -43,7 +43,7 @@ def bank(version: int = 1, *, more: bool = False, changed: bool = False) -> App:
         "cash": 0,
     }
     if more:
-        namespace["__annotations__"]["limit"] = int  # type: ignore[index]
+        namespace["__annotations__"]["limit"] = int  # type: ignore[index]  # a dict, typed as object
         namespace |= {"limit": 50, "by_cash": ordered("cash", "id")}
     app.table(type("Account", (), namespace))
     if more:

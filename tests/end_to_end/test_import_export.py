@@ -208,7 +208,7 @@ def test_a_client_that_is_killed_leaves_nothing(
     finally:
         process.kill()
         process.wait(20)
-        process.stdout.close()  # type: ignore[union-attr]
+        process.stdout.close()  # type: ignore[union-attr]  # it was asked for
     with SystemClient(server.address) as client:
         assert 0 < client.system("import_status")["running"]["rows"] < 400_000
     assert count(server) == 0

@@ -153,7 +153,7 @@ def test_a_full_disk_at_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with running(app, readers=1, data=tmp_path) as server:
         server.stop()
     (before,) = checkpoints_in(tmp_path)
-    really_open = DataDirectory.open.__func__  # type: ignore[attr-defined]
+    really_open = DataDirectory.open.__func__  # type: ignore[attr-defined]  # of a class method
 
     def open_full(path: Path, name: str) -> DataDirectory:
         directory: DataDirectory = really_open(DataDirectory, path, name, Full())

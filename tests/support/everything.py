@@ -135,7 +135,7 @@ def _value(column: Column, chance: random.Random, extreme: bool) -> Any:
         return chance.randrange(-3000, 40000)
     match column.kind:
         case "int":
-            low, high = int(column.low), int(column.high)  # type: ignore[arg-type]
+            low, high = int(column.low), int(column.high)  # type: ignore[arg-type]  # ints have both
             return (
                 chance.choice([low, high])
                 if extreme
