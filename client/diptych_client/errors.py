@@ -150,6 +150,54 @@ class HistoryChanged(Unavailable):
         self.sequence = sequence
 
 
+class NotExecuted(Unavailable):
+    """The transaction that was asked about did not run, and now never will."""
+
+    code = "not_executed"
+
+
+class LogFailed(Unavailable):
+    """The server's log can't be written: it takes no transactions, and goes on with queries."""
+
+    code = "log_failed"
+
+
+class OutcomeForgotten(DiptychError):
+    """A retry, or a question, about a transaction of so long ago that its answer is not kept.
+
+    It was not run again.
+    """
+
+    code = "outcome_forgotten"
+
+
+class SessionExpired(DiptychError):
+    """The session that a transaction was sent on is not known any more. It was not run again."""
+
+    code = "session_expired"
+
+
+class IdentityConflict(CallError):
+    """A request number or key was used before, for another call: two clients share one identity.
+
+    This call did not run.
+    """
+
+    code = "identity_conflict"
+
+
+class OverBudget(DiptychError):
+    """A transaction took longer than the server allows. All that it wrote is undone."""
+
+    code = "over_budget"
+
+
+class SetAside(DiptychError):
+    """A transaction that ended the server's writer, repeatedly: it is on record, and never runs."""
+
+    code = "set_aside"
+
+
 class OutcomeUnknown(DiptychError):
     """A transaction was sent, its answer never came: it ran once or not at all.
 
@@ -201,6 +249,13 @@ ERRORS: dict[str, type[DiptychError]] = {
         Disconnected,
         ShuttingDown,
         HistoryChanged,
+        NotExecuted,
+        LogFailed,
+        OutcomeForgotten,
+        SessionExpired,
+        IdentityConflict,
+        OverBudget,
+        SetAside,
         OutcomeUnknown,
         ServerError,
         ResultTooLarge,

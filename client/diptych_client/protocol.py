@@ -52,6 +52,8 @@ class Kind(IntEnum):
     QUERY = 3
     INFO = 4
     PING = 5
+    KEYED = 6  # a transaction with a key of the caller's own in front of its arguments
+    ADMIN = 7
     WELCOME = 16
     RESULT = 17
     REJECTED = 18

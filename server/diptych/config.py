@@ -78,7 +78,7 @@ class Limits:
         64 << 20, "unread answers after which a client is dropped", low=1 << 16, high=1 << 34
     )
     transactions_in_flight: int = setting(
-        1024, "unanswered transactions of a connection", low=1, high=1 << 16
+        1024, "unanswered transactions of a connection", low=1, high=1024
     )
     queries_in_flight: int = setting(256, "unanswered queries of a connection", low=1, high=1 << 16)
     queries_waiting: int = setting(
@@ -86,6 +86,9 @@ class Limits:
     )
     query_ms: float = setting(
         10_000.0, "how long a query may wait, and then run", low=1, high=86_400_000
+    )
+    transaction_ms: float = setting(
+        1000.0, "how long a transaction may run before it is undone; 0: for ever", low=0, high=3.6e6
     )
     transaction_wait_ms: float = setting(
         10_000.0, "how long a transaction waits for a writer that restarts", low=1, high=600_000
@@ -105,6 +108,34 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Log:
+    """The command log and the checkpoints of a server with a data directory."""
+
+    durability: str = setting(
+        "fsync",
+        "when an answer leaves: its transaction is on the disk, with the system, or nowhere",
+        choices=("fsync", "os", "none"),
+    )
+    segment_bytes: int = setting(64 << 20, "size of a file of the log", low=1 << 16, high=1 << 32)
+    archive: Path | None = setting(  # noqa: RUF009 - the default is immutable
+        None, "keep files of the log here that no checkpoint needs any more", made=True
+    )
+    archive_command: str = setting("", "run with each such file as its last argument")
+    checkpoint_interval_s: float = setting(
+        300.0, "longest time between checkpoints while there are transactions", low=1, high=1e7
+    )
+    checkpoint_after_bytes: int = setting(
+        256 << 20, "log after which a checkpoint is due", low=1 << 16, high=1 << 44
+    )
+    checkpoint_bytes_s: int = setting(
+        100 << 20, "how fast a checkpoint is written at most", low=1 << 20, high=1 << 40
+    )
+    scrub_bytes_s: int = setting(
+        25 << 20, "how fast checkpoints are read back and compared", low=1 << 16, high=1 << 40
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything about one server."""
 
@@ -117,6 +148,7 @@ class Settings:
     log_format: str = setting("text", "format of the log on stderr", choices=("text", "json"))
     sync: Sync = field(default_factory=Sync)
     limits: Limits = field(default_factory=Limits)
+    log: Log = field(default_factory=Log)
     capacities: Mapping[str, int] = field(default_factory=dict)  # see `store.layout.plan`
 
     def __post_init__(self) -> None:
@@ -243,7 +275,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _build(values: Mapping[str, Any], capacities: Mapping[str, int]) -> Settings:
-    sections: dict[str, dict[str, Any]] = {"": {}, "sync": {}, "limits": {}}
+    sections: dict[str, dict[str, Any]] = {section: {} for section in ("", "sync", "limits", "log")}
     for path, value in values.items():
         section, _, name = path.rpartition(".")
         sections[section][name] = value
@@ -251,6 +283,7 @@ def _build(values: Mapping[str, Any], capacities: Mapping[str, int]) -> Settings
         **sections[""],
         sync=Sync(**sections["sync"]),
         limits=Limits(**sections["limits"]),
+        log=Log(**sections["log"]),
         capacities=dict(capacities),
     )
 

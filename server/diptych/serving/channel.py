@@ -34,6 +34,9 @@ class Internal(IntEnum):
     FIGURES = 70  # writer -> gateway: the answer
     WRITER = 71  # writer -> gateway, once a connection: sequence and history as they are now
     RUN = 72  # gateway -> reader: `count` QUERY frames follow, to be run on this image
+    CHECKPOINT_WANTED = 80  # checkpointer -> writer: an image, and the pages that a slot lacks
+    CHECKPOINT_IMAGE = 81  # writer -> checkpointer: these; the image is held from here on
+    CHECKPOINT_DONE = 82  # checkpointer -> writer: it is not needed any more
 
 
 class Image(NamedTuple):

@@ -30,6 +30,8 @@ EXIT_USAGE = 2
 EXIT_NEVER_RESTART = 3
 """A child's exit code: what went wrong would go wrong again."""
 EXIT_PARENT_GONE = 4
+EXIT_LOG_FAILED = 5
+"""A writer's: what it could not write may be on the disk or not. No other writer may follow it."""
 
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

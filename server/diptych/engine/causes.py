@@ -1,0 +1,43 @@
+"""Outcomes that depend on the machine and not on the data: why, and what the caller is told.
+
+A replay of the log can't find them out again, so they are written to it, and a replay answers them
+from there. Everything about such an answer is a function of cause and operation, since answers are
+part of the data.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from diptych.errors import OutOfMemory
+from diptych_client.errors import DiptychError, OverBudget, ServerError, SetAside
+
+
+class Cause(IntEnum):
+    """Numbers are those in the log."""
+
+    OVER_BUDGET = 1
+    OUT_OF_MEMORY = 2
+    RECURSION = 3
+    SET_ASIDE = 4
+
+
+class Abort(NamedTuple):
+    """Transaction `sequence` ended for this cause; nothing that it wrote is left."""
+
+    sequence: int
+    cause: Cause
+
+
+def error_of(cause: Cause, operation: str) -> DiptychError:
+    """What the caller gets."""
+    match cause:
+        case Cause.OVER_BUDGET:
+            return OverBudget(f"{operation} took longer than limits.transaction_ms; it is undone")
+        case Cause.OUT_OF_MEMORY:
+            return OutOfMemory(f"the server had no memory for {operation}; it is undone")
+        case Cause.RECURSION:
+            return ServerError(f"{operation} called itself too deeply; it is undone")
+        case Cause.SET_ASIDE:
+            return SetAside(f"{operation} ended the writer, repeatedly; it is set aside")
