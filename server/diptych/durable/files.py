@@ -1,4 +1,4 @@
-"""Every call to the file system that this package makes: one seam to the world.
+"""Every call to the file system that this package makes to change it: one seam to the world.
 
 A test hands in a `Files` whose n-th call fails, or ends the process, and so sees what is left
 behind at each point. All calls are synchronous; errors are the system's `OSError`s.
@@ -22,10 +22,14 @@ class Files:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         return os.open(path, flags, 0o600)
 
-    def reserve(self, fd: int, size_bytes: int) -> None:
+    def open(self, path: Path) -> int:
+        """A file that is there, for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def reserve(self, fd: int, size_bytes: int, offset: int = 0) -> None:
         """Get disk space now, so that a full disk is known before the work is done."""
         try:
-            os.posix_fallocate(fd, 0, size_bytes)
+            os.posix_fallocate(fd, offset, size_bytes)
         except OSError as failure:
             if failure.errno not in _NO_SUCH_CALL:
                 raise
