@@ -9,9 +9,9 @@ that this holder left. A writer is reaped before the next one starts. At the end
 first, then readers, then the writer. When the supervisor itself is killed, the kernel kills the
 rest.
 
-With a data directory the writer saves the data before it ends, which takes what it takes: nobody
-kills it meanwhile, but for a second signal. A writer that is killed then, or was dead already, is
-replaced by one that goes on from the newest image and saves that.
+With a data directory the checkpointer writes a last checkpoint before the writer ends, which takes
+what it takes: nobody kills it meanwhile, but for a second signal. A writer that is killed then, or
+was dead already, is replaced by one that goes on from the newest image, and that is written.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diptych
 from diptych.app import App
 from diptych.config import Settings
-from diptych.serving import gateway, reader, resources, writer
+from diptych.serving import checkpointer, gateway, reader, resources, writer
+from diptych.serving.banner import announce
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
+from diptych.serving.control_page import ControlPage
+from diptych.serving.saving import Saving
 from diptych.serving.spawn import (
     EXIT_FAILED,
     EXIT_NEVER_RESTART,
@@ -50,12 +52,10 @@ log = logging.getLogger("diptych.serving")
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
-"""What readers, and then a writer that has nothing to save, get."""
+"""What readers, and then the writer, get."""
 RETRY_S = 0.5
 """After the machine refused a process: it has too many, or no memory for one more."""
 SAVING_TOLD_S = 10.0
-SAVES_MAX = 2
-"""Writers that are asked to save, should one be killed while it does."""
 DESCRIPTORS = 256
 """What a process may have open beside clients' connections."""
 
@@ -76,14 +76,17 @@ class Supervisor:
         self._stopped: Child | None = None  # the writer that was told to stop
         self._children: dict[int, Child] = {}  # by pid: all that are not reaped
         self._restarts = {"writer": 0, "gateway": 0, "reader": 0}
+        if settings.data is not None:
+            self._restarts["checkpointer"] = 0
         self._proven: set[str] = set()  # roles of which one was ready at some time
         self._facts: Message = {}  # what the writer last said of itself
         self._accepted = False
         self._draining = False
-        self._saves_left = 0 if settings.data is None else SAVES_MAX
+        self._saving = Saving(self._fork_checkpointer, self._kill, wanted=settings.data is not None)
         self._over = False
         self._code = 0
         self._memory: Memory
+        self._page: ControlPage
         self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
 
@@ -98,6 +101,7 @@ class Supervisor:
         self._listeners = resources.listen(self.settings.listen)
         resources.allow_descriptors(self.settings.limits.connections + DESCRIPTORS)
         self._memory = resources.make_memory(self.app, self.settings)
+        self._page = ControlPage.create()
         resources.warm_kernels()
         self._take_signals()
         if self._lifeline is not None:
@@ -192,10 +196,12 @@ class Supervisor:
         holders = tuple({c.holder for c in self._children.values() if c.holder})
 
         def make(control: Control) -> Callable[[], int]:
-            plan = writer.WriterPlan(self.app, self.settings, control, self._memory, holders)
+            plan = writer.WriterPlan(
+                self.app, self.settings, control, self._memory, holders, self._page
+            )
             return lambda: writer.main(plan)
 
-        keep = [self._memory.region_fd, *self._memory.image_fds]
+        keep = [self._memory.region_fd, *self._memory.image_fds, self._page.fd]
         self._writer = self._fork("writer", make, keep, 0)
         if self._gateway is not None:
             self._connect()
@@ -246,6 +252,44 @@ class Supervisor:
             for fd in images:
                 os.close(fd)
 
+    def _fork_checkpointer(self) -> Child:
+        """One for the writer there is, with a socket between them."""
+        assert self._writer is not None
+        writer_end, checkpointer_end = stream_pair()
+        images = resources.read_only_images(self._memory)
+
+        def make(control: Control) -> Callable[[], int]:
+            plan = checkpointer.CheckpointerPlan(
+                self.app,
+                self.settings,
+                control,
+                checkpointer_end,
+                images,
+                self._memory.size_bytes,
+                self._page,
+                self._facts["history"],
+            )
+            return lambda: checkpointer.main(plan)
+
+        try:
+            keep = [checkpointer_end.fileno(), *images, self._page.fd]
+            child = self._fork("checkpointer", make, keep, 0)
+            child.holder = child.number
+            message = {"do": "checkpointer", "holder": child.holder}
+            self._writer.control.send(message, writer_end.fileno())
+        finally:
+            writer_end.close()
+            checkpointer_end.close()
+            for fd in images:
+                os.close(fd)
+        return child
+
+    def _start_checkpointer(self) -> None:
+        if self._draining:
+            self._finish()
+        elif self._writer is not None and self._writer.ready:
+            self._saving.writer_is_ready()
+
     def _connect(self) -> None:
         """Give gateway and writer a socket to each other."""
         assert self._gateway is not None
@@ -271,11 +315,12 @@ class Supervisor:
 
     def _listen(self, child: Child, message: Message) -> None:
         match message.get("tell", message.get("ask")):
-            case "ready" if child.role == "reader":
+            case "ready" if child.role in ("reader", "checkpointer"):
                 self._now_ready(child)
             case "ready":
                 self._now_ready(child)
                 self._facts = message
+                self._try(self._start_checkpointer)
                 if message["recovered"]:
                     log.warning("a new writer goes on after transaction %d", message["sequence"])
                 if self._gateway is None and not self._accepted:
@@ -290,6 +335,10 @@ class Supervisor:
                     if other.role == "reader" and other.number == message["reader"]:
                         other.stopped_because = message["why"]
                         self._kill(other)
+            case "checkpoint":
+                self._saving.ask(child, message["ticket"])
+            case "checkpointed":
+                self._saving.told(message)
             case "replace_gateway":
                 if self._gateway is not None and self._gateway.holder == message["holder"]:
                     self._kill(self._gateway)
@@ -300,22 +349,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         addresses = [resources.address_of(listener) for listener in self._listeners]
-        pids = ", ".join(
-            f"{role} {' '.join(map(str, numbers))}" for role, numbers in self.pids().items()
-        )
-        data_bytes, images = self._facts["data_bytes"], self.settings.sync.images
-        log.info(
-            "Diptych %s serves %s at %s", diptych.__version__, self.app.name, ", ".join(addresses)
-        )
-        log.info("processes: %s", pids)
-        log.info("written pages are found by: %s", self._facts["tracker"])
-        log.info(
-            "memory: (1 + %d images) x %s of data = %s now",
-            images,
-            _size(data_bytes),
-            _size(data_bytes * (1 + images)),
-        )
-        log.info("durability: none; there is no log yet: %s", _durability(self.settings))
+        announce(self.app.name, self.settings, self._facts, addresses, self.pids())
         if self._lifeline is not None:
             self._lifeline.send({"tell": "ready", "addresses": addresses, "pids": self.pids()})
 
@@ -362,6 +396,9 @@ class Supervisor:
         if child.role == "reader":
             self._reader_died(child)
             return
+        if child.role == "checkpointer":
+            self._checkpointer_died(child, code)
+            return
         if child.role == "gateway":
             self._gateway = None
             for other in self._children.values():
@@ -370,6 +407,7 @@ class Supervisor:
             self._let_go(child.holder)
         else:
             self._writer = None
+            self._saving.writer_died()
         start = self._start_gateway if child.role == "gateway" else self._start_writer
         self._restart(child, start)
 
@@ -385,6 +423,16 @@ class Supervisor:
             self._start_reader(current)
         else:
             self._restart(child, lambda: self._start_reader(current))
+
+    def _checkpointer_died(self, child: Child, code: int) -> None:
+        self._saving.died(code)
+        self._let_go(child.holder)
+        pause_s = 0.0
+        if not child.stopped_because:
+            self._restarts["checkpointer"] += 1
+            self._tell_restarts()
+            pause_s = self._policy.spare_pause_s("checkpointer", time.monotonic())
+        self._after(pause_s, lambda: self._try(self._start_checkpointer))
 
     def _let_go(self, holder: int) -> None:
         """Tell the writer that a holder left, once nobody is alive who looked at images for it."""
@@ -432,6 +480,7 @@ class Supervisor:
             return
         log.info("%s: draining", why)
         self._draining = True
+        self._after(SAVING_TOLD_S, self._tell_saving)
         for listener in self._listeners:
             listener.close()
         if self._gateway is None:
@@ -443,32 +492,36 @@ class Supervisor:
 
     def _give_up(self, code: int) -> None:
         """End because a process can't be had; what there is to save is saved first."""
-        if not self._saves_left or self._writer is None or not self._writer.ready:
+        if self._saving.over or self._writer is None or not self._writer.ready:
             self._end(code)
             return
         self._draining, self._code = True, code
-        others = [child for child in self._children.values() if child is not self._writer]
-        for child in others:
-            self._kill(child)
-        if not others:
-            self._stop_writer()
+        for child in self._children.values():
+            if child is not self._writer and child is not self._saving.child:
+                self._kill(child)
+        self._finish()
 
     def _died_in_drain(self, child: Child, code: int) -> None:
         if child is self._gateway:
             self._gateway = None
             self._stop_readers()
+        elif child is self._saving.child:
+            if code != 0 and not child.stopped_because:
+                log.warning("%s, pid %d, ended: %s", child.name, child.spawned.pid, ending(code))
+            self._saving.died(code)
+            self._let_go(child.holder)
         elif child is self._writer:
             self._writer = None
             self._writer_ended(child, code)
-        if self._gateway is None and not any(c.role == "reader" for c in self._children.values()):
-            self._stop_writer()
+        self._finish()
 
     def _writer_ended(self, child: Child, code: int) -> None:
         """In the drain. Only one that was killed is worth another try: the others said why."""
-        if not self._saves_left:
+        self._saving.writer_died()
+        if self._saving.over:
             return
         if code >= 0 or not child.ready:
-            self._saves_left = 0
+            self._saving.give_up()
         if code != 0:
             log.warning("%s, pid %d, ended: %s", child.name, child.spawned.pid, ending(code))
             self._code = EXIT_FAILED
@@ -478,18 +531,24 @@ class Supervisor:
             if child.role == "reader":
                 child.control.send({"do": "stop"})
         self._kill_after(STOP_GRACE_S, "reader")
-        if not any(child.role == "reader" for child in self._children.values()):
-            self._stop_writer()
+        self._finish()
 
-    def _stop_writer(self) -> None:
-        """The last step: called whenever all others have ended, also when the writer has."""
-        if self._writer is None and self._saves_left and "writer" in self._proven:
-            try:
-                self._fork_writer()  # what the one before had is in the images still
-            except OSError as error:
-                log.error("can't start a process, trying again in %g s: %s", RETRY_S, error)
-                self._after(RETRY_S, self._stop_writer)
-                return
+    def _finish(self) -> None:
+        """The last steps, each when the one before is done: called whenever something has ended."""
+        others = ("gateway", "reader")
+        if self._over or any(child.role in others for child in self._children.values()):
+            return
+        try:
+            if not self._saving.over:
+                self._write_last()
+        except OSError as error:
+            log.error("can't start a process, trying again in %g s: %s", RETRY_S, error)
+            self._after(RETRY_S, self._finish)
+            return
+        if not self._saving.over:
+            return
+        if self._saving.failed:
+            self._code = EXIT_FAILED
         if self._writer is None:
             if self._code == 0:
                 log.info("ended in order")
@@ -497,19 +556,22 @@ class Supervisor:
         elif self._writer is not self._stopped:
             self._stopped = self._writer
             self._writer.control.send({"do": "stop"})
-            if self._saves_left:
-                self._saves_left -= 1
-                self._tell_saving(self._writer)
-            else:
-                self._kill_after(STOP_GRACE_S, "writer")
+            self._kill_after(STOP_GRACE_S, "writer")
 
-    def _tell_saving(self, child: Child) -> None:
-        def tell() -> None:
-            if self._writer is child:
-                log.info("the writer saves the data; a second signal would end it at once")
-                self._tell_saving(child)
+    def _write_last(self) -> None:
+        """The last checkpoint. Errors: OSError."""
+        if self._writer is None and "writer" not in self._proven:
+            self._saving.give_up()
+        elif self._writer is None:
+            if self._saving.child is None:
+                self._fork_writer()  # what the one before had is in the images still
+        elif self._writer.ready:
+            self._saving.write_last()
 
-        self._after(SAVING_TOLD_S, tell)
+    def _tell_saving(self) -> None:
+        if self._saving.writing_last:
+            log.info("the data is being saved; a second signal would end it at once")
+        self._after(SAVING_TOLD_S, self._tell_saving)
 
     def _kill_after(self, delay_s: float, role: str) -> None:
         def kill() -> None:
@@ -530,25 +592,3 @@ class Supervisor:
         for pid in list(self._children):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-
-
-def _durability(settings: Settings) -> str:
-    if settings.data is None:
-        return (
-            "nothing is on disk, so nothing outlives this server "
-            "(--data DIR saves at a clean stop); "
-            "if the writer dies, work since the last sync may be lost"
-        )
-    return (
-        f"saved to {settings.data} at a clean stop; what comes after may be lost if the writer, "
-        "the server or the host dies"
-    )
-
-
-def _size(size_bytes: int) -> str:
-    """For people: 36 KiB, 1.5 GiB."""
-    size, units = size_bytes / 1024, iter(("KiB", "MiB", "GiB"))
-    unit = next(units)
-    while size >= 1024 and unit != "GiB":
-        size, unit = size / 1024, next(units)
-    return f"{size:.0f} {unit}" if size >= 10 else f"{size:.1f} {unit}"

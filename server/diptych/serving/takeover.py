@@ -25,7 +25,7 @@ from diptych.app import App
 from diptych.config import Settings
 from diptych.durable import DataDirectory
 from diptych.engine.engine import Engine
-from diptych.engine.opening import open_saved
+from diptych.engine.opening import open_saved, save
 from diptych.engine.sync import Syncer, SyncSettings
 from diptych.errors import CorruptionError
 from diptych.memory import (
@@ -107,6 +107,9 @@ def _take_memory(
     mirror = Mirror(region, tracker, images, current=-1 if newest is None else newest)
     if newest is None and not loaded:
         engine = _create(app, settings, region, mirror)
+        if directory is not None:
+            # Whatever comes after has something to begin with.
+            save(app.name, directory, region, engine.layout)
     else:
         engine = _recover(app, settings, region, mirror)
     syncer = Syncer(mirror, sync_settings(settings), unknown=() if newest is None else holders)
