@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from diptych.engine.framing import byte_at, split_frames
 from diptych.kernel import kernel
 from diptych_client.protocol import HEADER_BYTES, Kind
 
@@ -54,12 +55,6 @@ SUMMARY = 4  # highest sequence number seen, results, rejections, errors
 
 
 @kernel
-def byte_at(buffer: Bytes, position: int) -> Any:
-    """One byte as a wide integer, so that it can be shifted, compiled or not."""
-    return np.int64(buffer[position])
-
-
-@kernel
 def word_at(buffer: Bytes, position: int) -> int:
     """Eight bytes, little-endian, as a signed integer (the bits are what matters)."""
     value = 0
@@ -75,44 +70,11 @@ def put_word(buffer: Bytes, position: int, value: int) -> None:
 
 
 @kernel
-def half_at(buffer: Bytes, position: int) -> int:
-    """Four bytes, little-endian."""
-    value = 0
-    for i in range(4):
-        value |= byte_at(buffer, position + i) << (8 * i)
-    return value
-
-
-@kernel
 def operation_at(buffer: Bytes, position: int) -> int:
     """The operation's number of the frame at `position`."""
     low = byte_at(buffer, position + _OPERATION_AT)
     value: int = low | byte_at(buffer, position + _OPERATION_AT + 1) << 8
     return value
-
-
-@kernel
-def split_frames(buffer: Bytes, stop: int, payload_bytes_max: int, starts: Words) -> int:
-    """Find the whole frames in buffer[:stop]: their positions, then where the rest begins.
-
-    Returns how many. When the rest announces a payload above the limit, returns -1 - that number.
-    Fills `starts` at most; what does not fit there is part of the rest.
-    """
-    position = 0
-    count = 0
-    room = len(starts) - 1
-    while stop - position >= _HEADER and count < room:
-        length = half_at(buffer, position)
-        if length > payload_bytes_max:
-            starts[count] = position
-            return -1 - count
-        if stop - position < _HEADER + length:
-            break
-        starts[count] = position
-        count += 1
-        position += _HEADER + length
-    starts[count] = position
-    return count
 
 
 @kernel
