@@ -8,7 +8,7 @@ docs/formats.md has the files byte by byte.
 from __future__ import annotations
 
 from diptych.durable.checkpoint import Checkpoint, read_header, read_pages, verify_pages
-from diptych.durable.directory import DataDirectory, checkpoints_in
+from diptych.durable.directory import DataDirectory, Ended, checkpoints_in
 from diptych.durable.files import Files
 from diptych.durable.header import Header
 from diptych.durable.progress import Progress
@@ -16,6 +16,7 @@ from diptych.durable.progress import Progress
 __all__ = [
     "Checkpoint",
     "DataDirectory",
+    "Ended",
     "Files",
     "Header",
     "Progress",

@@ -1,7 +1,7 @@
 """The data directory: who may use it, which checkpoints it holds, and how a new one gets there.
 
 `lock` is held (flock) by the one process that writes, for as long as it lives; the kernel lets go
-of it with the process. `checkpoint-<sequence>-<epoch>.diptych` is a complete checkpoint: `epoch`
+of it with the process. What it says tells the next one how this one ended. `checkpoint-<sequence>-<epoch>.diptych` is a complete checkpoint: `epoch`
 counts those of the directory, so the highest is the newest. `*.partial` is one being written, or
 what a process that was killed left of one; nothing reads it.
 
@@ -17,6 +17,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
@@ -34,6 +35,16 @@ _NAME = re.compile(r"checkpoint-(\d{20})-(\d{10})\.diptych")
 
 log = logging.getLogger("diptych.durable")
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Ended(Enum):
+    """How the last one that had a directory locked ended."""
+
+    CLEAN = "in order"
+    SAME_BOOT = "killed, and the host has run since: what it wrote to files is there"
+    OTHER_BOOT = "killed, perhaps with the host: what was not synced may be gone"
+
 
 def checkpoints_in(path: Path) -> list[Checkpoint]:
     """The complete checkpoints of a directory, the newest last. Errors: OSError."""
@@ -48,8 +59,10 @@ def checkpoints_in(path: Path) -> list[Checkpoint]:
 class DataDirectory:
     """A directory that this process has locked. Make it with `open`; a context manager."""
 
-    def __init__(self, path: Path, lock_fd: int, files: Files) -> None:
+    def __init__(self, path: Path, lock_fd: int, files: Files, app: str, ended: Ended) -> None:
         self.path = path
+        self.ended = ended
+        self._app = app
         self._lock_fd = lock_fd
         self._files = files
 
@@ -70,13 +83,13 @@ class DataDirectory:
             raise ConfigurationError(f"data: {path}: {error.strerror or error}") from None
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, f"{os.getpid()} {app}\n".encode(), 0)
+            ended = _ended(os.pread(lock_fd, 1000, 0).decode(errors="replace"))
+            _say(lock_fd, app, "running")
             for left in path.glob(f"checkpoint-*{PARTIAL}"):
                 log.warning("removing %s: whoever wrote it did not finish", left.name)
                 files.remove(left)
         except BlockingIOError:
-            holder = os.pread(lock_fd, 200, 0).decode(errors="replace").strip()
+            holder = os.pread(lock_fd, 200, 0).decode(errors="replace").partition("\n")[0]
             os.close(lock_fd)
             told = f" (process and application: {holder})" if holder else ""
             raise ConfigurationError(
@@ -85,7 +98,7 @@ class DataDirectory:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, lock_fd, files)
+        return cls(path, lock_fd, files, app, ended)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete ones, the newest last. Errors: OSError."""
@@ -144,6 +157,10 @@ class DataDirectory:
         self._forget_old()
         return Checkpoint(path, sequence, header.epoch)
 
+    def end_in_order(self) -> None:
+        """Note that nothing is missing here, for the next one to see."""
+        _say(self._lock_fd, self._app, "ended")
+
     def close(self) -> None:
         """Unlock it."""
         if self._lock_fd >= 0:
@@ -168,3 +185,23 @@ class DataDirectory:
                 self._files.remove(old.path)
         except OSError as error:
             log.warning("an old checkpoint stays: %s", error)
+
+
+def _say(fd: int, app: str, state: str) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()} {app}\n{state} {_boot_id()}\n".encode(), 0)
+
+
+def _ended(said: str) -> Ended:
+    """From what the lock says; a directory that nobody has used yet is in order."""
+    lines = said.splitlines()
+    state, _, boot_id = lines[1].partition(" ") if len(lines) > 1 else ("", "", "")
+    if not lines or state == "ended":
+        return Ended.CLEAN
+    return Ended.SAME_BOOT if boot_id and boot_id == _boot_id() else Ended.OTHER_BOOT
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return _BOOT_ID.read_text().strip()
+    return ""

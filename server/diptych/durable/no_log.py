@@ -13,6 +13,8 @@ class NoLog:
     durable_sequence = 0
     bytes_written = 0
     wakeup_fd = -1
+    sync_us = 0
+    needs_idle = False
 
     def append_batch(
         self, frames: bytes | memoryview, first: int, count: int, time_ns: int, outcome: int
