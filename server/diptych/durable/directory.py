@@ -85,6 +85,7 @@ class DataDirectory:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ended = _ended(os.pread(lock_fd, 1000, 0).decode(errors="replace"))
             _say(lock_fd, app, "running")
+            os.fsync(lock_fd)  # or a host that fails would leave what it said before
             for left in path.glob(f"checkpoint-*{PARTIAL}"):
                 log.warning("removing %s: whoever wrote it did not finish", left.name)
                 files.remove(left)

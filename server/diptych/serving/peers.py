@@ -30,8 +30,8 @@ class GatewayPeer:
         self.unsent = bytearray()
         self.interest = select.EPOLLIN
         self.next = self.count = 0  # frames in the buffer: the next to be run, and all
-        self.said_holds: list[tuple[int, int]] | None = None
-        self.joined = False
+        self.joined = False  # it has said what it holds
+        self.met = False  # it was told where this writer stands
         self.given_up = False
         self._progress_ns = 0
         self._held: deque[tuple[int, bytes]] = deque()
