@@ -20,7 +20,16 @@ from diptych.engine.sync import (
     Syncer,
     SyncSettings,
 )
-from diptych.memory import NONE, Extent, KernelTracker, Mirror, Region
+from diptych.memory import (
+    NONE,
+    Extent,
+    KernelTracker,
+    Mirror,
+    Region,
+    newest_complete,
+    read_stamp,
+    restore,
+)
 
 MS = 1_000_000
 PAGES = 1024
@@ -39,6 +48,7 @@ class Bench:
         self.mirror.add_extent(Extent(1, 64))
         self.now_ns = 0
         self.sequence = 0
+        self.ticket = self.durable = 0  # of a log that has no record yet
         chosen = SyncSettings(images=images, **settings)  # type: ignore[arg-type]  # numbers
         self.syncer = Syncer(self.mirror, chosen, unknown=unknown, now_ns=lambda: self.now_ns)
 
@@ -58,7 +68,7 @@ class Bench:
         """Step until nothing more happens at this moment of the clock."""
         events: list[Event] = []
         for _ in range(100):
-            events += self.syncer.step(self.sequence, HISTORY)
+            events += self.syncer.step(self.sequence, HISTORY, self.ticket, self.durable)
             wait_ns = self.syncer.wait_ns(self.sequence)
             if wait_ns is None and self.syncer._helper.busy:
                 select.select([self.syncer.wakeup_fd], [], [], 10)
@@ -105,6 +115,115 @@ def test_the_first_image_comes_at_once(make: Callable[..., Bench]) -> None:
     first = bench.published()
     assert (first.sequence, first.history, first.epoch) == (0, HISTORY, 1)
     assert bench.syncer.published == first
+
+
+def test_an_image_is_not_published_before_it_is_durable(bench: Bench) -> None:
+    before = bench.syncer.published
+    bench.syncer.joined("reader")
+    bench.write(5)
+    bench.ticket = 7
+    assert bench.after(10) == []
+    assert bench.syncer.wait_ns(bench.sequence) is None, "news of the log are what it waits for"
+    bench.durable = 6
+    assert bench.after(1) == []
+    assert bench.syncer.published == before
+    assert bench.syncer.joined("another") == before
+    bench.durable = 7
+    bench.now_ns += 1 * MS
+    (event,) = bench.step()
+    assert isinstance(event, Published)
+    assert (event.sequence, event.pages, event.epoch) == (1, 1, 2)
+    assert event.time_ns > 0
+    assert bench.mirror.current == event.image
+    statistics = bench.syncer.statistics()
+    assert statistics["gated"] == {"waits": 1, "last_us": 2000.0}
+    assert statistics["syncs"] == 2
+
+
+def test_what_runs_while_an_image_waits_is_not_in_it(bench: Bench) -> None:
+    bench.write(5)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    shown = bench.region.words.copy()
+    events: list[Event] = []
+    for page in range(6, 12):
+        bench.write(5, page)
+        bench.ticket += 1
+        bench.syncer.wanted(bench.sequence)
+        events += bench.after(20)
+    assert events == [], "one image waits; there is no other cut meanwhile"
+    bench.durable = 1
+    (first,) = bench.syncer.step(bench.sequence, HISTORY, bench.ticket, bench.durable)
+    assert isinstance(first, Published)
+    assert first.sequence == 1
+    assert np.array_equal(bench.images[first.image].words[512 : 64 * 512], shown[512 : 64 * 512])
+    assert bench.step() == [], "the next one is cut, and waits"
+    assert bench.syncer.wait_ns(bench.sequence) is None
+    bench.durable = bench.ticket
+    second = bench.published()
+    assert (second.sequence, second.epoch) == (7, first.epoch + 1)
+    assert bench.after(1000) == []
+    assert bench.syncer.wait_ns(bench.sequence) is None, "idle again"
+
+
+def test_what_is_durable_already_is_published_in_the_same_step(bench: Bench) -> None:
+    bench.write(5)
+    bench.ticket = bench.durable = 9
+    assert bench.published(10).sequence == 1
+    assert bench.syncer.statistics()["gated"] == {"waits": 0, "last_us": 0.0}
+
+
+def test_a_transaction_that_wrote_nothing_is_not_told_before_it_is_durable(bench: Bench) -> None:
+    before = bench.syncer.published
+    assert before is not None
+    bench.sequence += 1
+    bench.ticket = 1
+    bench.syncer.wanted(1)
+    assert bench.after(10) == []
+    assert bench.syncer.published == before
+    bench.write(5)
+    bench.ticket = 2
+    assert bench.after(10) == []
+    bench.durable = 1
+    (told,) = bench.syncer.step(bench.sequence, HISTORY, bench.ticket, bench.durable)
+    assert isinstance(told, Published)
+    assert (told.image, told.epoch, told.sequence, told.pages) == (before.image, 1, 1, 0)
+    bench.durable = 2
+    assert bench.published(10).sequence == 2
+
+
+def test_a_writer_that_takes_over_has_the_image_that_waited(bench: Bench) -> None:
+    """The log has all that it shows: what is replayed begins behind it."""
+    bench.write(5, 6)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    waiting = newest_complete(bench.images)
+    assert waiting is not None
+    assert waiting != bench.mirror.current
+    stamp = read_stamp(bench.images[waiting])
+    assert stamp is not None
+    assert (stamp.sequence, stamp.epoch) == (1, 2)
+    bench.write(7)
+    region = Region.create(PAGES * 4096)
+    restore(region, bench.images[waiting])
+    assert [int(region.words[page * 512]) for page in (5, 6, 7)] == [1, 1, 0]
+    region.close()
+
+
+def test_a_slow_log_is_nobodys_fault(make: Callable[..., Bench]) -> None:
+    bench = make(2, max_pin_ms=1000)
+    first = bench.published()
+    bench.syncer.joined("slow")
+    bench.write(5)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    bench.write(6)
+    assert bench.after(5000) == [], "no image is free, since one waits for the log"
+    bench.durable = 1
+    (event,) = bench.step()
+    assert isinstance(event, Published)
+    assert bench.after(999) == []
+    assert bench.after(1) == [Pinned(first.image, first.epoch, ("slow",))]
 
 
 def test_when_nothing_is_written_nothing_is_done(bench: Bench) -> None:
