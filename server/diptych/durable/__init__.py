@@ -1,4 +1,4 @@
-"""What outlives the process: the data directory and the checkpoint files in it.
+"""What outlives the process: the data directory, the checkpoints and the command log in it.
 
 Knows regions as pages and extents, and a schema as text that it keeps; knows neither tables nor
 transactions, and never decides what to do about a difference (`engine.opening` does).
@@ -11,17 +11,34 @@ from diptych.durable.checkpoint import Checkpoint, read_header, read_pages, veri
 from diptych.durable.directory import DataDirectory, Ended, checkpoints_in
 from diptych.durable.files import Files
 from diptych.durable.header import Header
+from diptych.durable.log import CommandLog, DiskFull, LogBroken
+from diptych.durable.log_format import Kind, Mode
+from diptych.durable.log_reader import Ending, Record, State, Tail, read_tail, repair
+from diptych.durable.log_segments import Segment, segments
 from diptych.durable.progress import Progress
 
 __all__ = [
     "Checkpoint",
+    "CommandLog",
     "DataDirectory",
+    "DiskFull",
     "Ended",
+    "Ending",
     "Files",
     "Header",
+    "Kind",
+    "LogBroken",
+    "Mode",
     "Progress",
+    "Record",
+    "Segment",
+    "State",
+    "Tail",
     "checkpoints_in",
     "read_header",
     "read_pages",
+    "read_tail",
+    "repair",
+    "segments",
     "verify_pages",
 ]
