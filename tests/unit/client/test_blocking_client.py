@@ -236,7 +236,7 @@ def test_a_lost_connection() -> None:
             assert exchange.depth("AAPL")[0].price == 5  # asked again on the second connection
             with pytest.raises(OutcomeUnknown) as unknown:
                 exchange.echo(1)
-            assert unknown.value.request == "9/2"
+            assert unknown.value.request == "9/1"
             assert exchange.echo(2) == 2
         assert server.connections == 3
 
