@@ -1,4 +1,4 @@
-"""Driving a core without a socket: in goes what a server would send, out comes what it would get."""
+"""Driving a core without a socket: what a server would send goes in, its frames come out."""
 
 from __future__ import annotations
 
