@@ -30,7 +30,7 @@ from diptych_client import (
 )
 from diptych_client.calls import Call
 from diptych_client.core import Core, State
-from diptych_client.protocol import HEADER, HEADER_BYTES, Frame, Kind
+from diptych_client.protocol import Frame, Kind
 from diptych_client.requests import question
 
 
@@ -226,7 +226,7 @@ class Unreliable:
             return
         connection.send(Kind.WELCOME, welcome(session=self.ledger.session(said["identity"])))
         with suppress(asyncio.IncompleteReadError):  # the client has gone
-            while self._goes_on(connection, await self._frame(connection)):
+            while self._goes_on(connection, await connection.read_frame()):
                 await connection.writer.drain()
 
     def _goes_on(self, connection: Connection, frame: Frame) -> bool:
@@ -246,13 +246,6 @@ class Unreliable:
         self.trials -= 1
         self._frames = self.draw.randint(1, 10)
         return FATES[self.trials % len(FATES)]
-
-    @staticmethod
-    async def _frame(connection: Connection) -> Frame:
-        header = HEADER.unpack(await connection.reader.readexactly(HEADER_BYTES))
-        length, kind, _, operation, request, sequence, context = header
-        payload = await connection.reader.readexactly(length)
-        return kind, operation, request, sequence, context, payload
 
     def check(self, told: dict[int, Any]) -> None:
         """`told`: by value, what its call ended with."""
