@@ -1,8 +1,8 @@
-"""An application that keeps a record of what ran: transfers, each with a row that tells whose it was.
+"""An application that keeps a record of what ran: transfers, each with a row that says whose it was.
 
-Every transfer belongs to a client and a number of that client's choice, which nothing makes unique:
-one that ran twice has two rows. So what happened, and in which order, is there to be compared with
-what the clients were told; see `history`.
+Each has a client and a number of that client's choice, which nothing makes unique: one that ran
+twice has two rows. So what happened, and in which order, is there to be compared with what the
+clients were told; see `history`.
 """
 
 from __future__ import annotations
