@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tests.support.ledger import ACCOUNTS, CASH, MONEY, Entry, Glance
 
-SHOWN = 20
+SHOWN = 3
 
 
 class Ended(Enum):

@@ -1,4 +1,4 @@
-"""An application that keeps a record of what ran: transfers, each with a row that says whose it was.
+"""An application that records what ran: transfers, each with a row that says whose it was.
 
 Each has a client and a number of that client's choice, which nothing makes unique: one that ran
 twice has two rows. So what happened, and in which order, is there to be compared with what the
