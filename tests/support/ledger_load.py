@@ -52,7 +52,10 @@ IN_FLIGHT = 2
 """Workers of an asynchronous client."""
 STOP_S = 90.0
 READY = b"ready"
-LEFT_NOTHING = (Rejected, CallError, Unavailable, ServerError, OverBudget, SetAside, ResultTooLarge)
+ANSWERS_OF_NOTHING = (Rejected, NotExecuted, ServerError, OverBudget, SetAside, ResultTooLarge)
+"""What an outcome may be of a transfer that left nothing behind,"""
+LEFT_NOTHING = (*ANSWERS_OF_NOTHING, CallError, Unavailable)
+"""and what its call may end with."""
 
 
 @dataclass
@@ -155,9 +158,7 @@ class Asked:
         self.sequence, self.balance = value
 
     def refused(self, error: DiptychError, errors: Counter[str]) -> None:
-        if isinstance(error, LEFT_NOTHING) and (
-            isinstance(error, NotExecuted) or not isinstance(error, Unavailable)
-        ):
+        if isinstance(error, ANSWERS_OF_NOTHING):
             self.ended = Ended.UNDONE
         else:
             errors[f"outcome: {error.code}"] += 1
