@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.support.disk import (
+from tests.support.power import (
     SECTOR_BYTES,
     RecordedFiles,
     State,
