@@ -283,6 +283,7 @@ class Writer:
         """Run transactions for about a batch's time; returns how many."""
         buffer, engine = gateway.buffer, self.engine
         deadline_ns = time.monotonic_ns() + BATCH_NS
+        engine.begin(time.time_ns())
         ran = engine.run(buffer.array, buffer.starts, first, stop, deadline_ns)
         self._send(gateway, engine.replies)
         engine.replies.clear()
