@@ -11,7 +11,7 @@ from typing import Any
 from diptych.app import Db
 from diptych.errors import CorruptionError, did_you_mean
 from diptych.memory import Region
-from diptych.store import calls, verify
+from diptych.store import calls, verify, verify_requests
 from diptych.store import words as at
 from diptych.store.layout import Layout
 from diptych.store.tables import TableView, open_table
@@ -46,8 +46,13 @@ class Database(Db):
         self.space.scratch[at.S_UNDO_TOP] = 0
 
     def verify(self) -> None:
-        """Check every table against its structures, reading all data. Errors: CorruptionError."""
+        """Check every table against its structures, and what is known of requests, reading all
+        data. Errors: CorruptionError.
+        """
         for name, table in self.tables.items():
             code = calls.check(self.space.words, table.layout.descriptor)
             if code:
                 raise CorruptionError(f"table {name}: {verify.explain(code)}")
+        code = calls.check_requests(self.space.words)
+        if code:
+            raise CorruptionError(f"requests: {verify_requests.EXPLANATIONS[code]}")

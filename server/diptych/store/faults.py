@@ -21,6 +21,14 @@ class MemoryNeeded(BaseException):
     """
 
 
+class OverBudgetNow(BaseException):
+    """The transaction has used up its time.
+
+    It ends the handler, which should not see it. Should it go on nevertheless, every further
+    operation raises this, too, and the engine looks at `Space.is_over_budget` before it commits.
+    """
+
+
 class TransactionTooLarge(Rejected):
     """A transaction wrote more than its undo log can hold. Code `transaction_too_large`."""
 
