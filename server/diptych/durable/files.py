@@ -1,4 +1,4 @@
-"""Every call to the file system that this package makes: one seam to the world.
+"""Every call to the file system that this package makes to change it: one seam to the world.
 
 A test hands in a `Files` whose n-th call fails, or ends the process, and so sees what is left
 behind at each point. All calls are synchronous, but for what `syncer` gives; errors are the
@@ -52,10 +52,10 @@ class Files:
         """Read it from the disk the next time, not from the system's memory."""
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def reserve(self, fd: int, size_bytes: int) -> None:
+    def reserve(self, fd: int, size_bytes: int, offset: int = 0) -> None:
         """Get disk space now, so that a full disk is known before the work is done."""
         try:
-            os.posix_fallocate(fd, 0, size_bytes)
+            os.posix_fallocate(fd, offset, size_bytes)
         except OSError as failure:
             if failure.errno not in _NO_SUCH_CALL:
                 raise
