@@ -17,7 +17,14 @@ from diptych.store.database import Database
 from diptych.store.staging import Staging
 
 SYSTEM_FIRST = 65_000
+SESSION_OPEN = 65_050
+SESSIONS_TOUCH = 65_051
+OUTCOME = 65_060
+OUTCOME_OF_KEY = 65_061
 QUERIES_FIRST = 65_100
+
+OF_GATEWAYS = frozenset({SESSION_OPEN, SESSIONS_TOUCH})
+"""What only a gateway may call."""
 
 Chunk = list[tuple[str, bytes, bytes, bytes]]
 """Columns of some rows: name, values, bitmap, lengths; see `store.packing.read_chunk`."""
