@@ -340,14 +340,15 @@ class Gateway:
             self._gather_figures(channel.unpack_payload(frame))
 
     def _meet_writer(self, writer: channel.Writer) -> None:
-        if self.history == writer.history:
+        before, self.history = self.history, writer.history
+        if before == writer.history:
             # It has all that the one before it had answered.
             self.newest = max(self.newest, writer.sequence)
         else:
-            if self.history:
-                log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
-                self._fail(self.queries.new_writer("the server recovered to an earlier state"))
-            self.history, self.newest = writer.history, writer.sequence
+            self.newest = writer.sequence
+        if before not in (0, writer.history):
+            log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
+            self._fail(self.queries.new_writer("the server recovered to an earlier state"))
         if self.queries.wanted:
             self._tell_writer(channel.wanted(self.queries.wanted))
         self.transactions.meet()
