@@ -28,6 +28,8 @@ _TRANSACTION = int(Kind.TRANSACTION)
 _QUERY = int(Kind.QUERY)
 _INFO = int(Kind.INFO)
 _PING = int(Kind.PING)
+_KEYED = int(Kind.KEYED)
+_ADMIN = int(Kind.ADMIN)
 _RESULT = int(Kind.RESULT)
 _REJECTED = int(Kind.REJECTED)
 _ERROR = int(Kind.ERROR)
@@ -39,7 +41,8 @@ _REQUEST_AT = 8
 _SEQUENCE_AT = 16
 _CONTEXT_AT = 24
 
-# What `classify` calls a frame that can't be passed on; others are called by their kind.
+# What `classify` calls a frame that can't be passed on; others are called by their kind, and one
+# with a key is called a transaction.
 UNKNOWN_OPERATION = -1
 WRONG_KIND = -2  # a query sent as a transaction or the other way round
 MEANINGLESS = -3  # no kind that a client may send now, or flags: the connection ends
@@ -48,8 +51,6 @@ MEANINGLESS = -3  # no kind that a client may send now, or flags: the connection
 RUN_COLUMNS = 3  # class, first frame, frames
 # Columns of a run from `group_replies`.
 REPLY_COLUMNS = 4  # connection (0: one of our own frames), first byte, byte after, frames
-# Columns of the ring that `forward` notes requests in.
-NOTE_COLUMNS = 3  # connection, request, operation
 # What `group_replies` counts up.
 SUMMARY = 4  # highest sequence number seen, results, rejections, errors
 
@@ -83,12 +84,14 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
     kind: int = byte_at(buffer, at + _KIND_AT)
     if buffer[at + _FLAGS_AT] != 0:
         return MEANINGLESS
+    if kind == _KEYED:
+        kind = _TRANSACTION
     if kind in (_TRANSACTION, _QUERY):
         number = operation_at(buffer, at)
         if number >= len(operations) or operations[number] == 0:
             return UNKNOWN_OPERATION
         return kind if operations[number] == kind else WRONG_KIND
-    return kind if kind in (_INFO, _PING) else MEANINGLESS
+    return kind if kind in (_INFO, _PING, _ADMIN) else MEANINGLESS
 
 
 @kernel
@@ -116,22 +119,13 @@ def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: 
 
 
 @kernel
-def forward(
-    buffer: Bytes, starts: Words, first: int, count: int, connection: int, ring: Words, tail: int
+def stamp(
+    buffer: Bytes, starts: Words, first: int, count: int, session: int, connection: int
 ) -> None:
-    """Stamp frames with the connection they came from, and note them as sent to the writer.
-
-    `ring` holds a power of two of notes; note number n lies at n modulo its length. Its owner sees
-    to it that there is room.
-    """
-    mask = len(ring) - 1
+    """Write into frames for the writer whose they are and which connection they came from."""
     for i in range(first, first + count):
-        at = starts[i]
-        put_word(buffer, at + _CONTEXT_AT, connection)
-        note = (tail + i - first) & mask
-        ring[note, 0] = connection
-        ring[note, 1] = word_at(buffer, at + _REQUEST_AT)
-        ring[note, 2] = operation_at(buffer, at)
+        put_word(buffer, starts[i] + _SEQUENCE_AT, session)
+        put_word(buffer, starts[i] + _CONTEXT_AT, connection)
 
 
 @kernel
@@ -166,9 +160,12 @@ def group_replies(buffer: Bytes, starts: Words, count: int, runs: Words, summary
 
 @kernel
 def transactions_from(buffer: Bytes, starts: Words, first: int, count: int) -> int:
-    """How many frames from number `first` on are transactions, up to the first that is not."""
+    """How many frames from number `first` on are transactions, with or without keys, in a row."""
     i = first
-    while i < count and buffer[starts[i] + _KIND_AT] == _TRANSACTION:
+    while i < count:
+        kind = buffer[starts[i] + _KIND_AT]
+        if kind not in (_TRANSACTION, _KEYED):
+            break
         i += 1
     return i - first
 
@@ -261,6 +258,6 @@ def warm() -> None:
     table = np.zeros((4, 4), np.int64)
     count = split_frames(buffer, len(buffer), 0, starts)
     classify(buffer, starts, count, np.zeros(1, np.uint8), table)
-    forward(buffer, starts, 0, count, 1, table, 0)
+    stamp(buffer, starts, 0, count, 0, 1)
     group_replies(buffer, starts, count, table, np.zeros(SUMMARY, np.int64))
     transactions_from(buffer, starts, 0, count)
