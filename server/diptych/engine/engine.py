@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from diptych.app import App
 from diptych.engine.arguments import binder
+from diptych.engine.causes import Cause, error_of
 from diptych.engine.fill_watch import FillWatch
 from diptych.engine.results import failure, packer
 from diptych.engine.system import system_transactions
@@ -35,7 +36,7 @@ from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
-from diptych.store.faults import MemoryNeeded
+from diptych.store.faults import MemoryNeeded, OverBudgetNow
 from diptych.store.lifetimes import Lifetimes, is_view_kept
 from diptych_client.errors import BadArguments, DiptychError, ServerError, UnknownOperation
 from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
@@ -201,7 +202,10 @@ class Engine:
         """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
         self._check_alone()
         self._begin()
-        return self._execute(function, arguments, pack=lambda value: value)
+        try:
+            return self._execute(function, arguments, pack=lambda value: value)
+        except OverBudgetNow:
+            raise error_of(Cause.OVER_BUDGET, function.__name__) from None
 
     def run(
         self,
@@ -284,6 +288,10 @@ class Engine:
             answer = self._execute(function, bind(values), self._packed)
             self.committed += 1
             return RESULT, answer
+        except OverBudgetNow:
+            self.failed += 1
+            log.warning("transaction %d, %s, took too long and is undone", self.sequence, name)
+            return failure(error_of(Cause.OVER_BUDGET, name), name)
         except Exception as error:
             kind, answer = failure(error, name)
             if kind == Kind.REJECTED:
@@ -299,7 +307,7 @@ class Engine:
 
         `pack` turns the value into what is returned, before the commit, so that a value which
         can't be sent undoes the transaction. What needed memory on the way is not looked at: it is
-        run again, whatever the handler made of the exception.
+        run again, whatever the handler made of the exception. Nor is what used up its time.
         """
         lifetimes, space = self._lifetimes, self._space
         while True:
@@ -309,19 +317,22 @@ class Engine:
                 result = pack(function(self.db, *arguments))
                 if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
-            except (Exception, MemoryNeeded):
+            except (Exception, MemoryNeeded, OverBudgetNow):
                 self._undo()
-                if space.memory_needed is None:
+                if space.memory_needed is None and not space.is_over_budget():
                     raise
             except BaseException:
                 self._undo()
                 space.memory_needed = None
                 raise
             else:
-                if space.memory_needed is None:
+                if space.memory_needed is None and not space.is_over_budget():
                     self._scratch[at.S_UNDO_TOP] = 0
                     return result
                 self._undo()  # the handler caught what should have ended it
+            if space.is_over_budget():
+                space.memory_needed = None
+                raise OverBudgetNow
             self._give_what_is_needed()
 
     def _undo(self) -> None:
