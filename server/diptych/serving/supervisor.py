@@ -32,6 +32,7 @@ from typing import Any
 import diptych
 from diptych.app import App
 from diptych.config import Settings
+from diptych.control_page import ControlPage, Word
 from diptych.serving import gateway, reader, resources, writer
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
@@ -44,6 +45,7 @@ from diptych.serving.spawn import (
     name_process,
 )
 from diptych.serving.takeover import Memory
+from diptych.serving.watchdog import LOOK_S, Watchdog
 
 log = logging.getLogger("diptych.serving")
 
@@ -84,6 +86,8 @@ class Supervisor:
         self._over = False
         self._code = 0
         self._memory: Memory
+        self._control_page: ControlPage
+        self._watchdog: Watchdog
         self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
 
@@ -98,6 +102,8 @@ class Supervisor:
         self._listeners = resources.listen(self.settings.listen)
         resources.allow_descriptors(self.settings.limits.connections + DESCRIPTORS)
         self._memory = resources.make_memory(self.app, self.settings)
+        self._control_page = ControlPage.create()
+        self._watchdog = Watchdog(self._control_page, self.settings.limits.transaction_ms)
         resources.warm_kernels()
         self._take_signals()
         if self._lifeline is not None:
@@ -105,6 +111,8 @@ class Supervisor:
         with resources.exports_directory() as self._exports:
             try:
                 self._start_writer()
+                if self.settings.limits.transaction_ms:
+                    self._look_at_transaction()
                 while not self._over:
                     self._turn()
             finally:
@@ -124,6 +132,11 @@ class Supervisor:
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._numbers), action))
+
+    def _look_at_transaction(self) -> None:
+        if self._writer is not None and self._watchdog.must_end(self._writer, time.monotonic_ns()):
+            self._kill(self._writer)
+        self._after(LOOK_S, self._look_at_transaction)
 
     def _watch(self, source: Any, on_ready: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, on_ready)
@@ -189,13 +202,22 @@ class Supervisor:
             self._fork_writer()
 
     def _fork_writer(self) -> None:
+        # What the one before was told too late may have been done and answered.
+        self._control_page.words[Word.DOOMED] = 0
         holders = tuple({c.holder for c in self._children.values() if c.holder})
 
         def make(control: Control) -> Callable[[], int]:
-            plan = writer.WriterPlan(self.app, self.settings, control, self._memory, holders)
+            plan = writer.WriterPlan(
+                self.app,
+                self.settings,
+                control,
+                self._memory,
+                holders,
+                control_page_fd=self._control_page.fd,
+            )
             return lambda: writer.main(plan)
 
-        keep = [self._memory.region_fd, *self._memory.image_fds]
+        keep = [self._memory.region_fd, *self._memory.image_fds, self._control_page.fd]
         self._writer = self._fork("writer", make, keep, 0)
         if self._gateway is not None:
             self._connect()

@@ -54,19 +54,25 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class WriterPlan:
-    """What the supervisor gives a new writer. `holders`: gateways that were there before it."""
+    """What the supervisor gives a new writer. `holders`: gateways that were there before it.
+
+    `control_page_fd`: a page that outlives writers, see `diptych.control_page`.
+    """
 
     app: App
     settings: Settings
     control: Control
     memory: Memory
     holders: tuple[int, ...]
+    control_page_fd: int
 
 
 def main(plan: WriterPlan) -> int:
     """The writer's process: returns its exit code."""
     try:
         taken = take_memory(plan.app, plan.settings, plan.memory, plan.holders)
+        # From here on, not before: what was done by a replayed transaction stays done.
+        taken.engine.region.share_last_page(plan.control_page_fd)
     except ConfigurationError as error:
         log.error("%s", error)
         return EXIT_USAGE
