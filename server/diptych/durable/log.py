@@ -181,6 +181,17 @@ class CommandLog:
         self._marked = True
 
     @property
+    def needs_idle(self) -> bool:
+        """Whether `idle` has something to do, once nothing else is."""
+        return not self._marked and self._safe.ticket == self.written
+
+    @property
+    def sync_us(self) -> int:
+        """How long a sync takes at the 99th percentile of the last few hundred."""
+        syncs = sorted(self._syncs_us) or [0]
+        return syncs[len(syncs) * 99 // 100]
+
+    @property
     def wakeup_fd(self) -> int:
         """Readable when `on_wakeup` has something to do."""
         return self._syncer.wakeup_fd
