@@ -17,7 +17,7 @@ class NoLog:
     needs_idle = False
 
     def append_batch(
-        self, frames: bytes | memoryview, first: int, count: int, time_ns: int, outcome: int
+        self, frames: bytes | memoryview, first: int, count: int, time_ns: int, outcome: int | None
     ) -> int:
         return 0
 

@@ -1,7 +1,7 @@
 """What a start makes of a data directory: nothing, load, migrate, or refuse and say why.
 
-`examine` decides, by headers and schemas alone, and changes nothing; `load` and `migrate` do what it
-says; `save` writes a checkpoint. Knows regions and files; knows no processes.
+`examine` decides, by headers and schemas alone, and changes nothing; `load` and `migrate` do what
+it says; `save` writes a checkpoint. Knows regions and files; knows no processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diptych.durable import (
     read_pages,
 )
 from diptych.durable.progress import in_mebibytes
-from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
+from diptych.errors import ConfigurationError, CorruptionError
 from diptych.evolution import Comparison, Difference, compare
 from diptych.memory import Region
 from diptych.schema import TableSpec

@@ -105,8 +105,7 @@ def take_memory(app: App, settings: Settings, memory: Memory, request: Request) 
     """
     if settings.data is None:
         return _Takeover(app, settings, memory, request, None).take()
-    mode = settings.log.durability
-    directory = DataDirectory.open(settings.data, app.name, mode=mode)
+    directory = DataDirectory.open(settings.data, app.name)
     try:
         return _Takeover(app, settings, memory, request, directory).take()
     except BaseException:
@@ -176,6 +175,7 @@ class _Takeover:
             sequence=engine.sequence if whole else found.last,
             tail=None if whole else found.tail,
         )
+        directory.begin(settings.log.durability)
         if whole:
             return self._taken(engine, mirror, command_log)
         self._control(engine)

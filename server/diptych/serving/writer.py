@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
