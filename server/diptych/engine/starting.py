@@ -217,8 +217,9 @@ def run_log(
         if sequence < found.unproven:
             raise CorruptionError(
                 f"transaction {sequence} ends the writer, and was executed before: it may have "
-                f"been answered, so it can't be set aside. `diptych recover {directory.path} --until "
-                f"{sequence - 1} --to NEW` makes a directory of all before it"
+                "been answered, so it can't be set aside. `diptych recover "
+                f"{directory.path} --until {sequence - 1} --to NEW` makes a directory of all "
+                "before it"
             )
         log.error("transaction %d is set aside: it ended the writer, repeatedly", sequence)
         skip[sequence] = Cause.SET_ASIDE
