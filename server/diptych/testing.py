@@ -155,7 +155,7 @@ class Bench:
     def fingerprint(self) -> bytes:
         """A hash of all of the application's memory: equal before and after what was undone."""
         digest = hashlib.sha256()
-        for extent in self._engine.extents():
+        for extent in self._engine.layout.data_extents(self._region.words):
             # Page 1 holds the sequence number and the time, which go on whatever happens.
             start = max(extent.start, 2) * PAGE_BYTES
             digest.update(self._region.buffer[start : extent.stop * PAGE_BYTES])
@@ -174,6 +174,7 @@ class Bench:
 
     def _transact(self, frame: bytes) -> bytes:
         starts = np.array([0, len(frame)], np.int64)
+        self._engine.begin(self._clock())
         self._engine.run(np.frombuffer(frame, np.uint8), starts, 0, 1, time.monotonic_ns())
         reply = bytes(self._engine.replies)
         self._engine.replies.clear()

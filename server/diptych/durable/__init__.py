@@ -1,4 +1,4 @@
-"""What outlives the process: the data directory and the checkpoints in it.
+"""What outlives the process: the data directory, the checkpoints and the command log in it.
 
 Knows regions as pages and extents, and a schema as text that it keeps; knows neither tables nor
 transactions, and never decides what to do about a difference (`engine.opening` does).
@@ -15,8 +15,12 @@ from diptych.durable.checkpoint import (
     read_pages,
     verify_pages,
 )
-from diptych.durable.directory import DataDirectory
+from diptych.durable.directory import DataDirectory, Ended
 from diptych.durable.files import Files
+from diptych.durable.log import CommandLog, DiskFull, LogBroken
+from diptych.durable.log_format import Kind, Mode
+from diptych.durable.log_reader import Ending, Record, State, Tail, read_tail, repair
+from diptych.durable.log_segments import Segment, segments
 from diptych.durable.manifest import Manifest
 from diptych.durable.pacing import Pacer
 from diptych.durable.progress import Progress
@@ -26,14 +30,28 @@ __all__ = [
     "Checkpoint",
     "CheckpointReplaced",
     "CheckpointStore",
+    "CommandLog",
     "DataDirectory",
+    "DiskFull",
+    "Ended",
+    "Ending",
     "Files",
+    "Kind",
+    "LogBroken",
     "Manifest",
+    "Mode",
     "Pacer",
     "Progress",
+    "Record",
     "Saved",
+    "Segment",
+    "State",
+    "Tail",
     "checkpoints_in",
     "read_manifest",
     "read_pages",
+    "read_tail",
+    "repair",
+    "segments",
     "verify_pages",
 ]

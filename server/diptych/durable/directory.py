@@ -1,14 +1,16 @@
 """The data directory: who may use it. What it holds is told by `store` and `checkpoint`.
 
 `lock` is held (flock) by the one process that writes, for as long as it lives; the kernel lets go
-of it with the process.
+of it with the process. What it says tells the next one how this one ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
@@ -19,13 +21,26 @@ from diptych.errors import ConfigurationError
 from diptych.memory import Extent, Region
 
 LOCK = "lock"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Ended(Enum):
+    """How the last one that had a directory locked ended."""
+
+    CLEAN = "in order"
+    SAME_BOOT = "killed, and the host has run since: what it wrote to files is there"
+    OTHER_BOOT = "killed, perhaps with the host: what was not synced may be gone"
 
 
 class DataDirectory:
     """A directory that this process has locked. Make it with `open`; a context manager."""
 
-    def __init__(self, path: Path, lock_fd: int, files: Files) -> None:
+    def __init__(self, path: Path, lock_fd: int, files: Files, app: str, said: str) -> None:
         self.path = path
+        self.files = files
+        self.ended, self.mode_before = _read(said)
+        """How the one before ended, and with which durability; "" if there was none."""
+        self._app, self._mode = app, self.mode_before
         self._lock_fd = lock_fd
         self.store = CheckpointStore(path, files)
 
@@ -46,11 +61,11 @@ class DataDirectory:
             raise ConfigurationError(f"data: {path}: {error.strerror or error}") from None
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, f"{os.getpid()} {app}\n".encode(), 0)
+            said = os.pread(lock_fd, 1000, 0).decode(errors="replace")
+            _say(lock_fd, app, f"running {_read(said)[1] or 'none'} {_boot_id()}")
             CheckpointStore(path, files).clear()
         except BlockingIOError:
-            holder = os.pread(lock_fd, 200, 0).decode(errors="replace").strip()
+            holder = os.pread(lock_fd, 200, 0).decode(errors="replace").partition("\n")[0]
             os.close(lock_fd)
             told = f" (process and application: {holder})" if holder else ""
             raise ConfigurationError(
@@ -59,7 +74,7 @@ class DataDirectory:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, lock_fd, files)
+        return cls(path, lock_fd, files, app, said)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete ones, the newest last. Errors: OSError."""
@@ -94,6 +109,15 @@ class DataDirectory:
         )
         return saved.checkpoint
 
+    def begin(self, mode: str) -> None:
+        """Note with which durability answers leave from now on."""
+        self._mode = mode
+        _say(self._lock_fd, self._app, f"running {mode} {_boot_id()}")
+
+    def end_in_order(self) -> None:
+        """Note that nothing is missing here, for the next one to see."""
+        _say(self._lock_fd, self._app, f"ended {self._mode}")
+
     def close(self) -> None:
         """Unlock it."""
         if self._lock_fd >= 0:
@@ -110,3 +134,27 @@ class DataDirectory:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _say(fd: int, app: str, state: str) -> None:
+    said = f"{os.getpid()} {app}\n{state}\n".encode()
+    os.pwrite(fd, said, 0)
+    os.ftruncate(fd, len(said))
+    os.fsync(fd)  # or a host that fails would leave what it said before
+
+
+def _read(said: str) -> tuple[Ended, str]:
+    """From what the lock says; a directory that nobody has used yet is in order."""
+    lines = said.splitlines()
+    if not lines:
+        return Ended.CLEAN, ""
+    state, mode, boot_id = [*(lines[1].split() if len(lines) > 1 else []), "", "", ""][:3]
+    if state == "ended":
+        return Ended.CLEAN, mode
+    return (Ended.SAME_BOOT if boot_id and boot_id == _boot_id() else Ended.OTHER_BOOT), mode
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return _BOOT_ID.read_text().strip()
+    return ""

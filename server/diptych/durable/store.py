@@ -193,7 +193,7 @@ class CheckpointStore:
         path = self.path / pages.file_name(slot)
         fd = -1
         with contextlib.suppress(FileNotFoundError):
-            fd = self._files.open(path)
+            fd = self._files.open(path, writable=True)
         if fd >= 0:
             with contextlib.suppress(BadPages):
                 header = pages.read_header(fd)

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from diptych.errors import OutOfMemory
+from diptych.store.faults import OverBudgetNow
 from diptych_client.errors import DiptychError, OverBudget, ServerError, SetAside
 
 
@@ -28,6 +29,28 @@ class Abort(NamedTuple):
 
     sequence: int
     cause: Cause
+
+
+CHAIN_MAX = 32
+
+
+def cause_of(error: BaseException) -> Cause | None:
+    """Why a transaction ended, if that depends on the machine; also where a handler has met such an
+    error and raised another one.
+    """
+    link: BaseException | None = error
+    for _ in range(CHAIN_MAX):
+        match link:
+            case None:
+                return None
+            case OverBudgetNow():
+                return Cause.OVER_BUDGET
+            case MemoryError() | OutOfMemory():
+                return Cause.OUT_OF_MEMORY
+            case RecursionError():
+                return Cause.RECURSION
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def error_of(cause: Cause, operation: str) -> DiptychError:

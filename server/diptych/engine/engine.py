@@ -2,8 +2,11 @@
 
 Takes frames as they were received, appends replies as they will be sent. A transaction either
 commits, or leaves the application's memory byte for byte as it was. Everything it does is a
-function of the region's bytes, the frames and the time given; who calls it, and who copies the
-region, is not known.
+function of the region's bytes, the frames and the time given, but for what the machine refuses
+(`causes`), which is noted in `aborts`; who calls it, and who copies the region, is not known.
+
+A frame of a session, or with a key, runs if it is new; what it was answered is remembered with it
+(`requests`). Each frame takes a number, whatever becomes of it.
 
 When a table has used up its memory but not its capacity, the transaction is rolled back, the table
 gets memory (`grow`), and the transaction runs again, so that memory never grows inside one. The
@@ -17,37 +20,70 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
+from struct import Struct
 from typing import Any
 
+import crc32c
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from diptych.app import App
+from diptych.control_page import PAGE_BYTES as CONTROL_BYTES
+from diptych.control_page import Word
 from diptych.engine.arguments import binder
+from diptych.engine.causes import Abort, Cause, cause_of, error_of
 from diptych.engine.fill_watch import FillWatch
-from diptych.engine.results import failure, packer
-from diptych.engine.system import system_transactions
-from diptych.errors import HeapFull, OutOfMemory, TableFull
-from diptych.memory import Extent, MemoryFailure, Region
+from diptych.engine.growth import Grow, Growth
+from diptych.engine.requests import Found, Requests, split_key
+from diptych.engine.results import failure, packer, too_large
+from diptych.engine.system import gateway_transactions, questions, system_transactions
+from diptych.errors import OutOfMemory
+from diptych.memory import Extent, Region
 from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
-from diptych.store.faults import MemoryNeeded
+from diptych.store.faults import MemoryNeeded, OverBudgetNow
 from diptych.store.lifetimes import Lifetimes, is_view_kept
-from diptych_client.errors import BadArguments, DiptychError, ServerError, UnknownOperation
-from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
+from diptych_client.errors import (
+    BadArguments,
+    DiptychError,
+    ServerError,
+    SessionExpired,
+    UnknownOperation,
+)
+from diptych_client.protocol import HEADER_BYTES, Kind
 
-Grow = Callable[[Extent], None]
 Handler = Callable[..., Any]
+Answer = tuple[int, bytes]
+"""Kind and payload of a reply."""
 
-RESULT = int(Kind.RESULT)
+HEADER = Struct("<IBBHqqq")
+"""The wire's, with numbers as kernels take them."""
+# Enums take longer to look up.
+RESULT, KEYED = int(Kind.RESULT), int(Kind.KEYED)
+EXECUTING, BEGAN_NS, LAST = int(Word.EXECUTING), int(Word.BEGAN_NS), int(Word.SEQUENCE)
+PIECE_FRAMES = 128
+"""Frames are hashed so many at a time."""
 VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what must outlive it"
-TELL_MEMORY_NS = 10_000_000_000
 
 log = logging.getLogger("diptych.engine")
+
+
+class Skipped(Exception):
+    """A transaction that must not run: why it did not when the log was written."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _unpacked(payload: memoryview) -> Any:
+    try:
+        return msgpack.unpackb(payload, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise BadArguments(f"the payload is not msgpack: {error}") from None
 
 
 def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
@@ -58,8 +94,10 @@ def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
 class Engine:
     """Transactions of one application on one region. Make it with `create` or `recover`.
 
-    `replies` collects reply frames until its owner has sent them. `handlers` may replace functions
-    of operations by name (the compiled lane does).
+    `replies` collects reply frames until its owner has sent them, `aborts` what ended for a reason
+    of the machine until it is in the log (`take_aborts`). `skip`: transactions not to be run, since
+    they ended so when the log was written. `outcome`: CRC-32C of all replies since `begin`.
+    `handlers` may replace functions of operations by name (the compiled lane does).
     """
 
     def __init__(
@@ -76,17 +114,26 @@ class Engine:
         self.layout = layout
         self.db = Database(layout, region, writable=True)
         self.replies = bytearray()
-        self.committed = self.rejected = self.failed = 0
-        self._grow = grow
+        self.aborts: list[Abort] = []
+        self.skip: dict[int, Cause] = {}
+        self.outcome = 0
+        self.control: memoryview[int] = memoryview(bytearray(CONTROL_BYTES)).cast("q")
+        self.committed = self.rejected = self.failed = self.repeated = 0
         self._now_ns = now_ns
-        self._ints = self.db.space.ints
+        self._ints, self._words = self.db.space.ints, region.words
         self._scratch = self.db.space.scratch
-        self._tell_memory_ns = 0
         self._space = self.db.space
         self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
         self._count_kept = self._lifetimes.count
         self._packed = packer()
         self.fill = FillWatch(region.words, layout)
+        self._memory = Growth(layout, self.db.space, grow, self.fill)
+        self.requests = Requests(self.db, self._give_requests_memory)
+        self._packed_kept = packer(self.requests.answer_bytes_max)
+        self._session = 0
+        self._hashes = np.zeros(PIECE_FRAMES, np.int64)
+        self._refused: OutOfMemory | None = None
+        self.db.now = self._ints[at.NOW]
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
             operation.number: (
@@ -97,12 +144,16 @@ class Engine:
             for operation in app.operations
             if operation.kind == "transaction"
         }
-        for operation in system_transactions(self.db):
+        for operation in [*system_transactions(self.db), *gateway_transactions(self.requests)]:
             self._operations[operation.number] = (
                 operation.name,
                 operation.function,
                 binder(operation),
             )
+        self._questions = {
+            operation.number: (operation.name, operation.function, binder(operation))
+            for operation in questions(self.requests)
+        }
 
     @classmethod
     def create(
@@ -125,11 +176,11 @@ class Engine:
         engine = cls(app, region, layout, grow, now_ns, handlers)
         # Every structure has some memory from the start, so that nobody ever reads a hole.
         for table in layout.tables:
-            engine._give_memory(table.descriptor)
+            engine._memory.give(table.descriptor)
             for index in table.indexes:
-                engine._give_memory(index.descriptor)
+                engine._memory.give(index.descriptor)
             if table.heap_words:
-                engine._give_memory(table.descriptor + at.T_HEAP)
+                engine._memory.give(table.descriptor + at.T_HEAP)
         if setup and app.setup_function is not None:
             engine.transact(app.setup_function)
         region.words[at.SETUP_DONE] = 1
@@ -179,7 +230,7 @@ class Engine:
         self._check_alone()
         self._end_kept()
         self._begin()
-        self.db.space.give_memory = self._give_memory
+        self.db.space.give_memory = self._memory.give
         try:
             yield self.db
         except BaseException:
@@ -201,7 +252,15 @@ class Engine:
         """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
         self._check_alone()
         self._begin()
-        return self._execute(function, arguments, pack=lambda value: value)
+        try:
+            return self._execute(function, arguments, pack=lambda value: value)
+        except OverBudgetNow:
+            raise error_of(Cause.OVER_BUDGET, function.__name__) from None
+
+    def begin(self, time_ns: int) -> None:
+        """Give the transactions that `run` runs from now on their time; `outcome` begins anew."""
+        self._ints[at.NOW] = self.db.now = max(time_ns, self._ints[at.NOW])
+        self.outcome = 0
 
     def run(
         self,
@@ -211,28 +270,77 @@ class Engine:
         count: int,
         deadline_ns: int,
     ) -> int:
-        """Run frames `first` to `count`, each a TRANSACTION frame between two of `starts`.
+        """Run frames `first` to `count`, each a TRANSACTION or KEYED frame between two of `starts`.
 
         Stops after the frame in which `deadline_ns` (monotonic) passes. Returns how many ran, and
         appends a reply for each, with the context of its request.
         """
         self._check_alone()
-        data = frames.data
-        replies, ints, db, monotonic_ns = self.replies, self._ints, self.db, time.monotonic_ns
-        ints[at.NOW] = db.now = self._clock()
-        sequence = ints[at.SEQUENCE]
-        ran = 0
-        for start, stop in pairwise(starts[first : count + 1].tolist()):
+        began, ran = len(self.replies), 0
+        now_ns = time.monotonic_ns()
+        while first + ran < count:
+            piece = min(PIECE_FRAMES, count - first - ran)
+            now_ns, done = self._run_piece(frames, starts, first + ran, piece, now_ns, deadline_ns)
+            ran += done
+            if now_ns >= deadline_ns:
+                break
+        self.control[EXECUTING] = 0
+        self.control[LAST] = self._ints[at.SEQUENCE]
+        with memoryview(self.replies) as replies:
+            self.outcome = crc32c.crc32c(replies[began:], self.outcome)
+        return ran
+
+    def _run_piece(
+        self,
+        frames: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        first: int,
+        count: int,
+        now_ns: int,
+        deadline_ns: int,
+    ) -> tuple[int, int]:
+        """Run so many frames, if time allows: when that ended, and how many ran."""
+        calls.hash_frames(frames, starts, first, count, self._hashes)
+        checks = self._hashes[:count].tolist()
+        bounds = starts[first : first + count + 1].tolist()
+        data, replies, ints, db, control = (
+            frames.data,
+            self.replies,
+            self._ints,
+            self.db,
+            self.control,
+        )
+        monotonic_ns = time.monotonic_ns
+        sequence, ran = ints[at.SEQUENCE], 0
+        for start, stop, check in zip(bounds[:-1], bounds[1:], checks, strict=True):
             sequence += 1
             ints[at.SEQUENCE] = db.sequence = sequence
-            _, _, _, number, request, _, context = HEADER.unpack_from(data, start)
-            kind, payload = self._answer(number, data[start + HEADER_BYTES : stop])
-            replies += HEADER.pack(len(payload), kind, 0, number, request, sequence, context)
-            replies += payload
+            control[BEGAN_NS] = now_ns
+            control[EXECUTING] = sequence
+            _, kind, _, number, request, session, context = HEADER.unpack_from(data, start)
+            if session != self._session:
+                self._session, db.caller = session, self.requests.caller_of(session)
+            payload, said = data[start + HEADER_BYTES : stop], sequence
+            if number in self._questions:
+                kind, answer, number, said = self._question(number, payload)
+            elif kind == KEYED:
+                kind, answer, said = self._run_keyed(number, check, payload)
+            elif session:
+                kind, answer, said = self._run_once(number, request, check, payload)
+            else:
+                kind, answer = self._answer(number, payload, self._packed)
+            replies += HEADER.pack(len(answer), kind, 0, number, request, said, context)
+            replies += answer
             ran += 1
-            if monotonic_ns() >= deadline_ns:
+            now_ns = monotonic_ns()
+            if now_ns >= deadline_ns:
                 break
-        return ran
+        return now_ns, ran
+
+    def take_aborts(self) -> list[Abort]:
+        """What ended for a reason of the machine since this was last called."""
+        taken, self.aborts = self.aborts, []
+        return taken
 
     def verify(self) -> None:
         """Check all structures and every invariant. Errors: CorruptionError, AssertionError."""
@@ -268,8 +376,66 @@ class Engine:
         db, ints = self.db, self._ints
         ints[at.NOW] = db.now = self._clock()
         ints[at.SEQUENCE] = db.sequence = ints[at.SEQUENCE] + 1
+        self._session, db.caller = 0, ""
 
-    def _answer(self, number: int, payload: memoryview) -> tuple[int, bytes]:
+    def _run_once(
+        self, number: int, request: int, check: int, payload: memoryview
+    ) -> tuple[int, bytes, int]:
+        """Run a session's frame if it is new: kind and payload of its reply, and when it ran."""
+        requests, session = self.requests, self._session
+        if calls.admit(self._words, session, request, check):
+            told = self._told_before(lambda: requests.admit(session, request, check))
+            if told is not None:
+                return told
+        kind, answer = self._answer(number, payload, self._packed_kept)
+        requests.remember(session, request, check, number, kind, answer)
+        return kind, answer, self.db.sequence
+
+    def _run_keyed(self, number: int, check: int, payload: memoryview) -> tuple[int, bytes, int]:
+        """The same for a frame with a key, which is the caller's."""
+        requests, caller = self.requests, self.db.caller
+        try:
+            if self._session and not calls.row_of_session(self._words, self._session):
+                raise SessionExpired(f"session {self._session} is not known")
+            key, rest = split_key(payload)
+        except DiptychError as error:
+            self.failed += 1
+            return *failure(error, "?"), self.db.sequence
+        told = self._told_before(lambda: requests.admit_key(caller, key, check))
+        if told is not None:
+            return told
+        kind, answer = self._answer(number, rest, self._packed_kept)
+        requests.remember_key(caller, key, check, number, kind, answer)
+        return kind, answer, self.db.sequence
+
+    def _told_before(self, admit: Callable[[], Found | None]) -> tuple[int, bytes, int] | None:
+        """The reply to a frame that must not run; None: it is new, or there is no memory to
+        remember it, which `_answer` tells.
+        """
+        try:
+            found = admit()
+        except OutOfMemory as error:
+            self._refused = error
+            return None
+        except DiptychError as error:
+            self.failed += 1
+            return *failure(error, "?"), self.db.sequence
+        if found is None:
+            return None
+        self.repeated += 1
+        return found.kind, found.payload, found.sequence
+
+    def _question(self, number: int, payload: memoryview) -> tuple[int, bytes, int, int]:
+        """What another transaction was answered: a reply's kind, payload, operation and number."""
+        name, function, bind = self._questions[number]
+        try:
+            self._check_skipped(name)
+            found: Found = function(self.db, *bind(_unpacked(payload)))
+            return found.kind, found.payload, found.operation, found.sequence
+        except Exception as error:
+            return *self._failed(error, name), number, self.db.sequence
+
+    def _answer(self, number: int, payload: memoryview, packed: Callable[[Any], bytes]) -> Answer:
         """Run the transaction that a frame asks for; kind and payload of its reply."""
         name = "?"
         try:
@@ -277,29 +443,55 @@ class Engine:
             if found is None:
                 raise self._unknown(number)
             name, function, bind = found
-            try:
-                values = msgpack.unpackb(payload, strict_map_key=False)
-            except (ValueError, TypeError, msgpack.UnpackException) as error:
-                raise BadArguments(f"the payload is not msgpack: {error}") from None
-            answer = self._execute(function, bind(values), self._packed)
+            if self.skip or self._refused is not None:
+                self._check_skipped(name)
+            answer = self._execute(function, bind(_unpacked(payload)), packed)
             self.committed += 1
             return RESULT, answer
-        except Exception as error:
+        except (Exception, OverBudgetNow) as error:
+            return self._failed(error, name)
+
+    def _check_skipped(self, name: str) -> None:
+        """Errors: what the log says that ended this transaction; OutOfMemory, when there is none to
+        remember it.
+        """
+        refused, self._refused = self._refused, None
+        cause = self.skip.get(self.db.sequence)
+        if cause is not None:
+            raise Skipped(cause)
+        if refused is not None:
+            raise refused
+
+    def _failed(self, error: BaseException, name: str) -> Answer:
+        """Kind and payload of the reply to a transaction that ended with an error."""
+        sequence = self.db.sequence
+        cause = error.cause if isinstance(error, Skipped) else cause_of(error)
+        if cause is not None:
+            if not isinstance(error, Skipped):
+                self.aborts.append(Abort(sequence, cause))
+                if cause != Cause.OUT_OF_MEMORY:  # who has no memory says so, and not each time
+                    told = "transaction %d, %s, is undone: %s"
+                    log.warning(told, sequence, name, cause.name, exc_info=error)
+            self._memory.take_back()
+            error = error_of(cause, name)
+        kind, answer = failure(error, name, str(sequence))
+        if len(answer) > self.requests.answer_bytes_max:
+            error = too_large(len(answer), self.requests.answer_bytes_max)
             kind, answer = failure(error, name)
-            if kind == Kind.REJECTED:
-                self.rejected += 1
-            else:
-                # A log handler may keep the error for longer; its frames must not keep rows.
-                traceback.clear_frames(error.__traceback__)
-                self.failed += 1
-            return kind, answer
+        if kind == Kind.REJECTED:
+            self.rejected += 1
+        else:
+            # A log handler may keep the error for longer; its frames must not keep rows.
+            traceback.clear_frames(error.__traceback__)
+            self.failed += 1
+        return kind, answer
 
     def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any]) -> Any:
         """Run and commit, or roll back and raise.
 
         `pack` turns the value into what is returned, before the commit, so that a value which
         can't be sent undoes the transaction. What needed memory on the way is not looked at: it is
-        run again, whatever the handler made of the exception.
+        run again, whatever the handler made of the exception. Nor is what used up its time.
         """
         lifetimes, space = self._lifetimes, self._space
         while True:
@@ -309,19 +501,22 @@ class Engine:
                 result = pack(function(self.db, *arguments))
                 if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
-            except (Exception, MemoryNeeded):
+            except (Exception, MemoryNeeded, OverBudgetNow):
                 self._undo()
-                if space.memory_needed is None:
+                if space.memory_needed is None and not space.is_over_budget():
                     raise
             except BaseException:
                 self._undo()
                 space.memory_needed = None
                 raise
             else:
-                if space.memory_needed is None:
+                if space.memory_needed is None and not space.is_over_budget():
                     self._scratch[at.S_UNDO_TOP] = 0
                     return result
                 self._undo()  # the handler caught what should have ended it
+            if space.is_over_budget():
+                space.memory_needed = None
+                raise OverBudgetNow
             self._give_what_is_needed()
 
     def _undo(self) -> None:
@@ -334,7 +529,7 @@ class Engine:
         if needed.compact:
             calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
         else:
-            self._give_memory(needed.descriptor)
+            self._memory.give(needed.descriptor)
 
     def _unknown(self, number: int) -> DiptychError:
         known = {operation.number: operation for operation in self.app.operations}.get(number)
@@ -342,55 +537,10 @@ class Engine:
             return UnknownOperation(f"{self.app.name} has no operation number {number}")
         return UnknownOperation(f"{known.name} is a query, not a transaction")
 
-    def _give_memory(self, descriptor: int) -> None:
-        """Grow what `descriptor` describes. Errors: OutOfMemory."""
-        words = self.region.words
-        for table in self.layout.tables:
-            if table.descriptor == descriptor:
-                rows = int(words[descriptor + at.T_ALLOCATED])
-                more = layouts.table_growth(table, rows)
-                self._take(layouts.table_extents(table, rows, more))
-                words[descriptor + at.T_ALLOCATED] = more
-                self.fill.look_at(table)
-                return
-            for index in table.indexes:
-                if index.descriptor == descriptor:
-                    nodes = int(words[descriptor + at.X_NODES_ALLOCATED])
-                    more = layouts.index_growth(index, nodes)
-                    if more == nodes:
-                        raise TableFull(table.spec.name, table.capacity)
-                    self._take(layouts.index_extents(index, nodes, more))
-                    words[descriptor + at.X_NODES_ALLOCATED] = more
-                    return
-            if table.heap_words and table.descriptor + at.T_HEAP == descriptor:
-                self._grow_heap(table)
-                return
-        for staging in self.layout.staging:
-            if staging.header == descriptor:
-                before = int(words[staging.allocated_word])
-                more = layouts.staging_growth(staging, before)
-                self._take(layouts.staging_extents(staging, before, more))
-                words[staging.allocated_word] = more
-                return
-        raise AssertionError(f"nothing at {descriptor} can grow")
-
-    def _grow_heap(self, table: layouts.TableLayout) -> None:
-        allocated = table.descriptor + at.T_HEAP_ALLOCATED
-        has = self._ints[allocated]
-        more = layouts.heap_growth(table, has, self._scratch[at.S_HEAP_WORDS])
-        if more == has:
-            raise HeapFull(table.spec.name, table.heap_words * 8)
-        self._take(layouts.heap_extents(table, has, more))
-        self._ints[allocated] = more
-
-    def _take(self, extents: list[Extent]) -> None:
-        try:
-            for extent in extents:
-                self._grow(extent)
-        except (OSError, MemoryFailure) as error:
-            now_ns = time.monotonic_ns()
-            if now_ns >= self._tell_memory_ns:
-                # Every transaction that inserts may come this way: the log must not fill up, too.
-                self._tell_memory_ns = now_ns + TELL_MEMORY_NS
-                log.error("a table can't grow, what needs it to is refused: %s", error)
-            raise OutOfMemory(f"the server has no memory for a table to grow: {error}") from error
+    def _give_requests_memory(self, header: int) -> None:
+        """The same for sessions, answers and keys. Errors: OutOfMemory, also in a replay of what
+        ended so or otherwise, since it was taken back then.
+        """
+        if self.db.sequence in self.skip:
+            raise OutOfMemory
+        self._memory.give(header)

@@ -27,7 +27,7 @@ from diptych.store import layout as layouts
 from diptych.store import rebuild
 from diptych.store import words as at
 from diptych.store.database import Database
-from diptych.store.layout import IndexLayout, TableLayout
+from diptych.store.layout import IndexLayout, SystemRange, TableLayout
 from diptych.store.transfer import Array, Unfit, converted, default_words, read_words, write_words
 
 PIECE_ROWS = 1 << 16
@@ -71,6 +71,7 @@ class Migration:
         )
         self._region.words[at.SEQUENCE] = old_words[at.SEQUENCE]
         self._region.words[at.NOW] = old_words[at.NOW]
+        self._carry_requests(engine.layout.requests)
         filled = [
             (self._old.tables[table.spec.name].layout, table)
             for table in engine.layout.tables
@@ -92,6 +93,19 @@ class Migration:
             engine.verify()
         except AssertionError as broken:
             raise EvolutionError(f"after the migration, {broken}") from None
+
+    def _carry_requests(self, ranges: tuple[SystemRange, ...]) -> None:
+        """Sessions, answers and keys, as they are: they know nothing of the application."""
+        old, new = self._old.space.words, self._region.words
+        for before, after in zip(self._old.layout.requests, ranges, strict=True):
+            allocated = int(old[before.allocated_word])
+            for extent in layouts.range_extents(after, 0, allocated):
+                self._region.allocate(extent)
+            new[after.start : after.start + allocated] = old[
+                before.start : before.start + allocated
+            ]
+            new[after.allocated_word] = allocated
+        new[at.SESSIONS_HIGH : at.KEYS_TAIL + 1] = old[at.SESSIONS_HIGH : at.KEYS_TAIL + 1]
 
 
 class _Copy:

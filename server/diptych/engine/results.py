@@ -47,8 +47,8 @@ def row_columns(row_class: type[Row]) -> list[str]:
     return [name for name, member in vars(row_class).items() if isinstance(member, property)]
 
 
-def packer() -> Callable[[Any], bytes]:
-    """A function from a result to its payload, for one thread.
+def packer(bytes_max: int = RESULT_BYTES_MAX) -> Callable[[Any], bytes]:
+    """A function from a result to its payload, of at most `bytes_max` bytes, for one thread.
 
     Errors: ResultTooLarge; TypeError, OverflowError, ValueError for what msgpack can't hold.
     """
@@ -57,18 +57,26 @@ def packer() -> Callable[[Any], bytes]:
     def packed(value: Any) -> bytes:
         nonlocal pack
         payload: bytes = pack(value)
-        if len(payload) > RESULT_BYTES_MAX:
+        if len(payload) > bytes_max:
             pack = msgpack.Packer(default=plain).pack  # its buffer never shrinks
-            raise ResultTooLarge(
-                f"the result has {len(payload):,} bytes; {RESULT_BYTES_MAX:,} at most can be sent"
-            )
+            raise too_large(len(payload), bytes_max)
         return payload
 
     return packed
 
 
-def failure(error: BaseException, operation: str) -> tuple[Kind, bytes]:
-    """Kind and payload of the reply to a call that ended with `error`."""
+def too_large(size_bytes: int, bytes_max: int) -> ResultTooLarge:
+    """For a result that can't be sent, or not be remembered."""
+    return ResultTooLarge(f"the result has {size_bytes:,} bytes; {bytes_max:,} at most can be sent")
+
+
+def failure(
+    error: BaseException, operation: str, error_id: str | None = None
+) -> tuple[Kind, bytes]:
+    """Kind and payload of the reply to a call that ended with `error`.
+
+    `error_id`: of an error nobody foresaw, if it has to be the same whenever the call is run again.
+    """
     if isinstance(error, Rejected):
         try:
             return Kind.REJECTED, msgpack.packb([error.code, error.details], default=plain)
@@ -77,7 +85,7 @@ def failure(error: BaseException, operation: str) -> tuple[Kind, bytes]:
             return Kind.REJECTED, msgpack.packb([str(error.code), details])
     if isinstance(error, DiptychError):
         return Kind.ERROR, msgpack.packb(payload_of(error))
-    error_id = secrets.token_hex(4)
+    error_id = error_id or secrets.token_hex(4)
     log.error("error %s in %s", error_id, operation, exc_info=error)
     told = ServerError(
         f"{operation} failed with {type(error).__name__}; "

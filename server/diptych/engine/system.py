@@ -1,8 +1,10 @@
-"""Operations that every server has beside its application's: imports, exports, the schema.
+"""Operations that every server has beside its application's: imports, exports, the schema, clients'
+sessions, and questions about what became of a transaction.
 
 They are called as any other, by numbers from SYSTEM_FIRST on that no WELCOME names
 (docs/protocol.md does), and are declared as an application declares its own, so that arguments are
-checked in the same way. What they do is `store.staging`'s and `engine.exports`' business.
+checked in the same way. What they do is the business of `store.staging`, `engine.requests` and
+`engine.exports`.
 """
 
 from __future__ import annotations
@@ -13,11 +15,19 @@ from typing import Any
 
 from diptych.app import App, Operation
 from diptych.engine.exports import Exports
+from diptych.engine.requests import Found, Requests
 from diptych.store.database import Database
 from diptych.store.staging import Staging
 
 SYSTEM_FIRST = 65_000
+SESSION_OPEN = 65_050
+SESSIONS_TOUCH = 65_051
+OUTCOME = 65_060
+OUTCOME_OF_KEY = 65_061
 QUERIES_FIRST = 65_100
+
+OF_GATEWAYS = frozenset({SESSION_OPEN, SESSIONS_TOUCH})
+"""What only a gateway may call."""
 
 Chunk = list[tuple[str, bytes, bytes, bytes]]
 """Columns of some rows: name, values, bitmap, lengths; see `store.packing.read_chunk`."""
@@ -65,6 +75,50 @@ def system_transactions(db: Database | None) -> list[Operation]:
     return _numbered(system, SYSTEM_FIRST)
 
 
+def gateway_transactions(requests: Requests | None) -> list[Operation]:
+    """Those that gateways call, and nobody else may."""
+    system = App("system")
+
+    def opened() -> Requests:
+        assert requests is not None
+        return requests
+
+    @system.transaction
+    def session_open(db: Database, identity: bytes, caller: str) -> int:
+        """The number of the session of a client and the name of its token."""
+        return opened().open(identity, caller)
+
+    @system.transaction
+    def sessions_touch(db: Database, sessions: list[int]) -> None:
+        """Note that the clients of these sessions are connected."""
+        opened().touch(sessions)
+
+    return _numbered(system, SESSION_OPEN)
+
+
+def questions(requests: Requests | None) -> list[Operation]:
+    """What became of a transaction. The answer is the one that it got, as a reply of its own."""
+    system = App("system")
+
+    def opened() -> Requests:
+        assert requests is not None
+        return requests
+
+    @system.transaction
+    def outcome_of_request(db: Database, session: int, request: int) -> Any:
+        """What a request was answered. One that has not come is refused from now on."""
+        found: Found = opened().outcome(db.caller, session, request, OUTCOME)
+        return found
+
+    @system.transaction
+    def outcome_of_key(db: Database, key: str) -> Any:
+        """The same for a transaction with a key of the caller's own."""
+        found: Found = opened().outcome_of_key(db.caller, key, OUTCOME_OF_KEY)
+        return found
+
+    return _numbered(system, OUTCOME)
+
+
 def system_queries(exports: Exports | None) -> list[Operation]:
     """Those that read. Without `exports` only the schema can be asked for."""
     system = App("system")
@@ -100,5 +154,5 @@ def _numbered(system: App, first: int) -> list[Operation]:
     return [replace(operation, number=first + operation.number) for operation in system.operations]
 
 
-DESCRIBED = [*system_transactions(None), *system_queries(None)]
-"""All of them, for who routes or calls them."""
+DESCRIBED = [*system_transactions(None), *questions(None), *system_queries(None)]
+"""All that clients may call, for who routes or calls them; what only gateways call is not here."""

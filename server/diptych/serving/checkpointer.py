@@ -26,6 +26,7 @@ import numpy as np
 
 from diptych.app import App
 from diptych.config import Settings
+from diptych.control_page import ControlPage, Word
 from diptych.durable import (
     Checkpoint,
     CheckpointReplaced,
@@ -39,7 +40,6 @@ from diptych.errors import ConfigurationError, CorruptionError
 from diptych.memory import PAGE_BYTES, Region, State, read_stamp
 from diptych.serving.channel import CheckpointDone, CheckpointImage, CheckpointWanted, Internal
 from diptych.serving.control import Control, Message
-from diptych.serving.control_page import ControlPage, Word
 from diptych.serving.frames import FrameBuffer
 from diptych.serving.spawn import EXIT_FAILED, EXIT_PARENT_GONE
 from diptych.store import layout as layouts
@@ -146,7 +146,10 @@ class Checkpointer:
             if not alive:
                 raise _Ended
         if self._writer.fileno() in ready:
-            received = self._writer.recv_into(self._buffer.space())
+            try:
+                received = self._writer.recv_into(self._buffer.space())
+            except ConnectionError:
+                received = 0
             if not received:
                 raise _Ended
             self._buffer.added(received)
@@ -256,7 +259,7 @@ class Checkpointer:
         self._quiet_us = self._words[Word.SYNC_US]
         slot = self._store.next_slot()
         self._lent = None
-        self._writer.sendall(CheckpointWanted(slot, self._words[Word.SEQUENCE]).frame())
+        self._tell_writer(CheckpointWanted(slot, self._words[Word.SEQUENCE]).frame())
         while self._lent is None:
             self._listen(TICK_S)
         lent = self._lent
@@ -265,9 +268,16 @@ class Checkpointer:
             saved = self._save(slot, lent)
             ok = True
         finally:
-            self._writer.sendall(CheckpointDone(slot, lent.epoch, ok).frame())
+            self._tell_writer(CheckpointDone(slot, lent.epoch, ok).frame())
         self._damaged = False
         return saved
+
+    def _tell_writer(self, frame: bytes) -> None:
+        """Errors: _Ended."""
+        try:
+            self._writer.sendall(frame)
+        except ConnectionError:
+            raise _Ended from None
 
     def _save(self, slot: int, lent: CheckpointImage) -> Saved:
         image = self._images[lent.image]

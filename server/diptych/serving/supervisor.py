@@ -16,39 +16,40 @@ was dead already, is replaced by one that goes on from the newest image, and tha
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import itertools
 import logging
 import os
-import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from diptych.app import App
 from diptych.config import Settings
+from diptych.control_page import ControlPage, Word
+from diptych.engine.attempts import Attempts, Ending, Verdict
+from diptych.engine.facts import facts_of, to_text
 from diptych.serving import checkpointer, gateway, reader, resources, writer
 from diptych.serving.banner import announce
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
-from diptych.serving.control_page import ControlPage
+from diptych.serving.processes import Processes
 from diptych.serving.saving import Saving
 from diptych.serving.spawn import (
     EXIT_FAILED,
+    EXIT_LOG_FAILED,
     EXIT_NEVER_RESTART,
     EXIT_USAGE,
     become_subreaper,
-    fork_child,
     name_process,
 )
-from diptych.serving.takeover import Memory
+from diptych.serving.takeover import Memory, Request
+from diptych.serving.watchdog import LOOK_S, Watchdog
 
 log = logging.getLogger("diptych.serving")
 
+LANE = "interpreted"
+"""Of served handlers."""
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
@@ -60,21 +61,18 @@ DESCRIPTORS = 256
 """What a process may have open beside clients' connections."""
 
 
-class Supervisor:
+class Supervisor(Processes):
     """`lifeline`: the control socket of whoever started us and must not outlive us; see `local`."""
 
     def __init__(self, app: App, settings: Settings, lifeline: Control | None = None) -> None:
+        super().__init__(settings.log_format)
         self.app = app
         self.settings = settings
         self._lifeline = lifeline
-        self._selector = selectors.DefaultSelector()
         self._policy = RestartPolicy()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count(1)
         self._writer: Child | None = None
         self._gateway: Child | None = None
         self._stopped: Child | None = None  # the writer that was told to stop
-        self._children: dict[int, Child] = {}  # by pid: all that are not reaped
         self._restarts = {"writer": 0, "gateway": 0, "reader": 0}
         if settings.data is not None:
             self._restarts["checkpointer"] = 0
@@ -86,7 +84,12 @@ class Supervisor:
         self._over = False
         self._code = 0
         self._memory: Memory
-        self._page: ControlPage
+        self._control_page: ControlPage
+        self._watchdog: Watchdog
+        self._attempts: Attempts
+        self._server_facts = ""
+        self._executed = 0
+        self._log_failed = False
         self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
 
@@ -101,7 +104,11 @@ class Supervisor:
         self._listeners = resources.listen(self.settings.listen)
         resources.allow_descriptors(self.settings.limits.connections + DESCRIPTORS)
         self._memory = resources.make_memory(self.app, self.settings)
-        self._page = ControlPage.create()
+        self._control_page = ControlPage.create()
+        self._watchdog = Watchdog(self._control_page, self.settings.limits.transaction_ms)
+        # Now, since files may be edited while the code that was read from them runs.
+        self._server_facts = to_text(facts_of(self.app, LANE, self.settings.capacities))
+        self._attempts = Attempts(self.settings.data)
         resources.warm_kernels()
         self._take_signals()
         if self._lifeline is not None:
@@ -109,45 +116,18 @@ class Supervisor:
         with resources.exports_directory() as self._exports:
             try:
                 self._start_writer()
+                if self.settings.limits.transaction_ms:
+                    self._look_at_transaction()
                 while not self._over:
                     self._turn()
             finally:
                 self._kill_all()
         return self._code
 
-    # The loop.
-
-    def _turn(self) -> None:
-        timeout_s = None
-        if self._timers:
-            timeout_s = max(0.0, self._timers[0][0] - time.monotonic())
-        for key, _ in self._selector.select(timeout_s):
-            key.data()
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
-
-    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._numbers), action))
-
-    def _watch(self, source: Any, on_ready: Callable[[], None]) -> None:
-        self._selector.register(source, selectors.EVENT_READ, on_ready)
-
-    def _take_signals(self) -> None:
-        read_end, write_end = socket.socketpair()
-        read_end.setblocking(False)
-        write_end.setblocking(False)
-        self._wakeup = read_end, write_end  # kept open
-        signal.set_wakeup_fd(write_end.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._watch(read_end, lambda: self._on_signal(read_end))
-
-    def _on_signal(self, read_end: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in read_end.recv(64):
-                self.stop(signal.Signals(number).name)
+    def _look_at_transaction(self) -> None:
+        if self._writer is not None and self._watchdog.must_end(self._writer, time.monotonic_ns()):
+            self._kill(self._writer)
+        self._after(LOOK_S, self._look_at_transaction)
 
     def _on_lifeline(self) -> None:
         assert self._lifeline is not None
@@ -159,49 +139,27 @@ class Supervisor:
             log.error("whoever started this server is gone")
             self._end(EXIT_FAILED)
 
-    def pids(self) -> dict[str, list[int]]:
-        """The processes there are, by role."""
-        by_role: dict[str, list[int]] = {"supervisor": [os.getpid()]}
-        for child in self._children.values():
-            by_role.setdefault(child.role, []).append(child.spawned.pid)
-        return by_role
-
     # Starting.
 
-    def _fork(
-        self, role: str, make: Callable[[Control], Callable[[], int]], keep: list[int], holder: int
-    ) -> Child:
-        """Fork a child; `make` turns its end of the control socket into what it runs."""
-        ours, theirs = Control.pair()
-        try:
-            spawned = fork_child(
-                role, make(theirs), [theirs.fileno(), *keep], log_format=self.settings.log_format
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        child = Child(role, next(self._numbers), spawned, ours, holder)
-        self._children[spawned.pid] = child
-        self._watch(spawned.pidfd, self._reap)
-        self._watch(ours, lambda: self._on_control(child))
-        return child
-
     def _start_writer(self) -> None:
-        if not self._draining and self._writer is None:
+        if not self._draining and self._writer is None and not self._log_failed:
             self._fork_writer()
 
     def _fork_writer(self) -> None:
-        holders = tuple({c.holder for c in self._children.values() if c.holder})
+        # What the one before was told too late may have been done and answered.
+        self._control_page.words[Word.DOOMED] = 0
+        request = Request(
+            holders=tuple({c.holder for c in self._children.values() if c.holder}),
+            control_fd=self._control_page.fd,
+            facts=self._server_facts,
+            set_aside=self._attempts.due(0),
+        )
 
         def make(control: Control) -> Callable[[], int]:
-            plan = writer.WriterPlan(
-                self.app, self.settings, control, self._memory, holders, self._page
-            )
+            plan = writer.WriterPlan(self.app, self.settings, control, self._memory, request)
             return lambda: writer.main(plan)
 
-        keep = [self._memory.region_fd, *self._memory.image_fds, self._page.fd]
+        keep = [self._memory.region_fd, *self._memory.image_fds, self._control_page.fd]
         self._writer = self._fork("writer", make, keep, 0)
         if self._gateway is not None:
             self._connect()
@@ -218,6 +176,8 @@ class Supervisor:
         self._gateway = self._fork("gateway", make, keep, 0)
         self._gateway.holder = self._gateway.number
         self._tell_restarts()
+        if self._log_failed:
+            self._gateway.control.send({"do": "log_failed"})
         if self._writer is not None:
             self._connect()
         current = self._gateway
@@ -252,6 +212,17 @@ class Supervisor:
             for fd in images:
                 os.close(fd)
 
+    def _connect(self) -> None:
+        """Give gateway and writer a socket to each other."""
+        assert self._gateway is not None
+        assert self._writer is not None
+        gateway_end, writer_end = stream_pair()
+        message = {"do": "gateway", "holder": self._gateway.holder}
+        self._writer.control.send(message, writer_end.fileno())
+        self._gateway.control.send({"do": "writer"}, gateway_end.fileno())
+        gateway_end.close()
+        writer_end.close()
+
     def _fork_checkpointer(self) -> Child:
         """One for the writer there is, with a socket between them."""
         assert self._writer is not None
@@ -266,13 +237,14 @@ class Supervisor:
                 checkpointer_end,
                 images,
                 self._memory.size_bytes,
-                self._page,
+                self._control_page,
                 self._facts["history"],
+                self._server_facts,
             )
             return lambda: checkpointer.main(plan)
 
         try:
-            keep = [checkpointer_end.fileno(), *images, self._page.fd]
+            keep = [checkpointer_end.fileno(), *images, self._control_page.fd]
             child = self._fork("checkpointer", make, keep, 0)
             child.holder = child.number
             message = {"do": "checkpointer", "holder": child.holder}
@@ -290,28 +262,7 @@ class Supervisor:
         elif self._writer is not None and self._writer.ready:
             self._saving.writer_is_ready()
 
-    def _connect(self) -> None:
-        """Give gateway and writer a socket to each other."""
-        assert self._gateway is not None
-        assert self._writer is not None
-        gateway_end, writer_end = stream_pair()
-        message = {"do": "gateway", "holder": self._gateway.holder}
-        self._writer.control.send(message, writer_end.fileno())
-        self._gateway.control.send({"do": "writer"}, gateway_end.fileno())
-        gateway_end.close()
-        writer_end.close()
-
     # What children say.
-
-    def _on_control(self, child: Child) -> None:
-        if child.control.fileno() < 0:
-            return  # it was reaped in this same turn, and its last words were heard
-        messages, alive = child.control.receive()
-        for message in messages:
-            self._listen(child, message)
-        if not alive:
-            # It has ended, or is about to: its pidfd tells when.
-            self._selector.unregister(child.control)
 
     def _listen(self, child: Child, message: Message) -> None:
         match message.get("tell", message.get("ask")):
@@ -321,6 +272,7 @@ class Supervisor:
                 self._now_ready(child)
                 self._facts = message
                 self._try(self._start_checkpointer)
+                self._attempts.settled(message["sequence"])
                 if message["recovered"]:
                     log.warning("a new writer goes on after transaction %d", message["sequence"])
                 if self._gateway is None and not self._accepted:
@@ -355,29 +307,6 @@ class Supervisor:
 
     # Dying.
 
-    def _reap(self) -> None:
-        """Take in every child that has ended; orphans of children, too, since we get those."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            child = self._children.pop(pid, None)
-            if child is not None:
-                self._selector.unregister(child.spawned.pidfd)
-                os.close(child.spawned.pidfd)
-                self._hear_last_words(child)
-                self._died(child, status)
-
-    def _hear_last_words(self, child: Child) -> None:
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(child.control)
-        for message in child.control.receive()[0]:
-            self._listen(child, message)
-        child.control.close()
-
     def _died(self, child: Child, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         if self._draining:
@@ -387,10 +316,17 @@ class Supervisor:
         log.warning("%s, pid %d, ended: %s%s", child.name, child.spawned.pid, ending(code), why)
         if code == -signal.SIGKILL and child.role in self._proven:
             child.ready = True  # somebody did that: it says nothing about the next one
+        if child.role == "writer":
+            self._writer = None
+            self._saving.writer_died()
+            if code == EXIT_LOG_FAILED:
+                self._go_on_without_writer()
+                return
+            if not self._note_attempt(child, code):
+                self._give_up(EXIT_FAILED)
+                return
         if code in (EXIT_NEVER_RESTART, EXIT_USAGE):
             log.error("%s can't be started: giving up", child.name)
-            if child.role == "writer":
-                self._writer = None
             self._give_up(EXIT_USAGE if code == EXIT_USAGE else EXIT_FAILED)
             return
         if child.role == "reader":
@@ -405,11 +341,33 @@ class Supervisor:
                 if other.holder == child.holder:
                     self._kill(other)
             self._let_go(child.holder)
-        else:
-            self._writer = None
-            self._saving.writer_died()
         start = self._start_gateway if child.role == "gateway" else self._start_writer
         self._restart(child, start)
+
+    def _note_attempt(self, child: Child, code: int) -> bool:
+        """Count a writer's death for the transaction that it was executing; False: stop."""
+        words = self._control_page.words
+        self._executed = max(self._executed, words[Word.SEQUENCE])
+        if child.over_budget:
+            how = Ending.BUDGET_KILL
+        elif code == -signal.SIGKILL:
+            how = Ending.KILLED
+        else:
+            how = Ending.FATAL_SIGNAL if code < 0 else Ending.OTHER
+        sequence = words[Word.EXECUTING]
+        words[Word.EXECUTING] = 0
+        if self.settings.data is None or self.settings.log.durability == "none":
+            return True  # without a log, its number is given to another one
+        now_s = time.monotonic()
+        verdict = self._attempts.ended(sequence, how, executed=self._executed, now_s=now_s)
+        return verdict is not Verdict.STOP
+
+    def _go_on_without_writer(self) -> None:
+        """The log can't be written: queries are answered on, from what was durable."""
+        self._log_failed = True
+        log.critical("no transaction is taken until the server is started again; queries go on")
+        if self._gateway is not None:
+            self._gateway.control.send({"do": "log_failed"})
 
     def _reader_died(self, child: Child) -> None:
         if self._gateway is None or self._gateway.holder != child.holder:
@@ -464,10 +422,6 @@ class Supervisor:
     def _tell_restarts(self) -> None:
         if self._gateway is not None:
             self._gateway.control.send({"do": "restarts", "restarts": self._restarts})
-
-    def _kill(self, child: Child) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(child.spawned.pidfd, signal.SIGKILL)
 
     # Ending.
 
@@ -555,7 +509,7 @@ class Supervisor:
             self._end(self._code)
         elif self._writer is not self._stopped:
             self._stopped = self._writer
-            self._writer.control.send({"do": "stop"})
+            self._writer.control.send({"do": "stop", "saved": not self._saving.failed})
             self._kill_after(STOP_GRACE_S, "writer")
 
     def _write_last(self) -> None:
@@ -573,22 +527,5 @@ class Supervisor:
             log.info("the data is being saved; a second signal would end it at once")
         self._after(SAVING_TOLD_S, self._tell_saving)
 
-    def _kill_after(self, delay_s: float, role: str) -> None:
-        def kill() -> None:
-            for child in self._children.values():
-                if child.role == role:
-                    log.warning("%s takes too long to end: killed", child.name)
-                    self._kill(child)
-
-        self._after(delay_s, kill)
-
     def _end(self, code: int) -> None:
         self._over, self._code = True, code
-
-    def _kill_all(self) -> None:
-        """Leave nobody behind, however we end."""
-        for child in self._children.values():
-            self._kill(child)
-        for pid in list(self._children):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)

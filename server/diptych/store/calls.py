@@ -9,7 +9,21 @@ Importing this module compiles the kernels, or loads them from the cache.
 from __future__ import annotations
 
 from diptych.kernel import direct, ready
-from diptych.store import btree, bulk, bulk_writes, hashing, heap, heap_bulk, rows, undo, verify
+from diptych.store import (
+    btree,
+    bulk,
+    bulk_writes,
+    frame_hash,
+    hashing,
+    heap,
+    heap_bulk,
+    keys,
+    rows,
+    sessions,
+    undo,
+    verify,
+    verify_requests,
+)
 
 find = direct(hashing.find, 1)
 find1 = direct(hashing.find1, 2)
@@ -41,3 +55,14 @@ heap_gather = ready(
     heap_bulk.gather, "(int64[::1], int64, int64, int64[::1], int64[::1], uint8[::1])"
 )
 write_rows = ready(bulk_writes.write_rows, "(int64[::1], int64, int64, int64[::1], int64[::1])")
+admit = direct(sessions.admit, 3)
+remember = direct(sessions.remember, 5)
+look_up = direct(sessions.look_up, 2)
+open_session = direct(sessions.open_session, 0)
+row_of_session = direct(sessions.row_of, 1)
+touch = direct(sessions.touch, 1)
+find_key = direct(keys.find_key, 0)
+admit_key = direct(keys.admit_key, 1)
+remember_key = direct(keys.remember_key, 3)
+hash_frames = ready(frame_hash.hash_frames, "(uint8[::1], int64[::1], int64, int64, int64[::1])")
+check_requests = ready(verify_requests.check_requests, "(int64[::1],)")

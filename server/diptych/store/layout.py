@@ -30,11 +30,12 @@ from diptych.schema import (
 )
 from diptych.schema import FORMAT as SCHEMA_FORMAT
 from diptych.store import words as at
+from diptych.store.answers import FIRST_POSITION
 from diptych.store.btree import nodes_for
 from diptych.store.words import PAGE_WORDS
 
 MAGIC = int.from_bytes(b"DIPTYCH\0", "little")
-FORMAT = 2
+FORMAT = 3
 BUCKETS_FIRST = 8
 HEAP_WORDS_FIRST = 8 * PAGE_WORDS
 HEAP_WORDS_STEP_MAX = 1 << 24
@@ -44,8 +45,12 @@ ROWS_SMALL = 1 << 14  # doubled up to here; from here on a quarter more, to leav
 NODES_SMALL = 1 << 9
 ROWS_STEP_MAX = 1 << 20  # and never more than this at once, so that growth never takes long
 NODES_STEP_MAX = 1 << 16
-STAGING_WORDS_FIRST = 64 * PAGE_WORDS
-STAGING_WORDS_STEP_MAX = 1 << 23
+RANGE_WORDS_FIRST = 64 * PAGE_WORDS
+RANGE_WORDS_STEP_MAX = 1 << 23
+SESSIONS_MAX = 16_384
+ANSWERS_BYTES = 16 << 20
+KEYS_MAX = 65_536
+KEY_BUCKETS = 32_768
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ class TableLayout:
 
 
 @dataclass(frozen=True)
-class StagingRange:
-    """Room for rows that are not visible yet. `header`: where the system header tells of it."""
+class SystemRange:
+    """Room for what is not the application's. `header`: where the system header tells of it."""
 
     header: int
     start: int
@@ -112,11 +117,16 @@ class Layout:
     system_pages: int
     size_bytes: int
     schema: bytes
-    staging: tuple[StagingRange, ...]
+    staging: tuple[SystemRange, ...]  # rows that are not visible yet
+    requests: tuple[SystemRange, ...]  # sessions, answers, keys
 
     @property
     def system(self) -> Extent:
         return Extent(1, self.system_pages)
+
+    @property
+    def system_ranges(self) -> tuple[SystemRange, ...]:
+        return (*self.staging, *self.requests)
 
     @property
     def scratch_word(self) -> int:
@@ -133,8 +143,10 @@ class Layout:
         start = (self.system_pages - _pages(len(self.schema))) * PAGE_WORDS
         words[at.SCHEMA_WORDS], words[at.SCHEMA_AT] = len(self.schema), start
         words.view(np.uint8)[start * 8 : start * 8 + len(self.schema)] = list(self.schema)
-        for each in self.staging:
+        for each in self.system_ranges:
             words[each.header : each.header + 2] = each.start, each.words
+        words[at.ANSWERS_HEAD] = FIRST_POSITION
+        words[at.KEY_BUCKETS] = KEY_BUCKETS
         for table in self.tables:
             self._describe(words, table)
 
@@ -167,13 +179,18 @@ class Layout:
     def check(self, words: Words) -> None:
         """Refuse a region that was laid out for another schema. Errors: CorruptionError."""
         if words[at.MAGIC] != MAGIC or words[at.FORMAT] != FORMAT:
-            raise CorruptionError("this memory does not begin with a Diptych header of format 2")
+            told = f"this memory does not begin with a Diptych header of format {FORMAT}"
+            raise CorruptionError(told)
         digest = hashlib.sha256(self.schema).digest()
         if words[at.FINGERPRINT : at.FINGERPRINT + 4].tobytes() != digest:
             raise CorruptionError("this memory was laid out for another schema or other capacities")
 
     def extents(self, words: Words) -> list[Extent]:
         """What has memory now, ascending, neighbours joined."""
+        return merged([*self.data_extents(words), *self._range_extents(words, self.requests)])
+
+    def data_extents(self, words: Words) -> list[Extent]:
+        """The same without sessions, answers and keys, which go on when a transaction is undone."""
         found = [self.system]
         for table in self.tables:
             rows = int(words[table.descriptor + at.T_ALLOCATED])
@@ -182,9 +199,15 @@ class Layout:
                 nodes = int(words[index.descriptor + at.X_NODES_ALLOCATED])
                 found += index_extents(index, 0, nodes)
             found += heap_extents(table, 0, int(words[table.descriptor + at.T_HEAP_ALLOCATED]))
-        for each in self.staging:
-            found += staging_extents(each, 0, int(words[each.allocated_word]))
-        return merged(found)
+        return merged([*found, *self._range_extents(words, self.staging)])
+
+    @staticmethod
+    def _range_extents(words: Words, ranges: tuple[SystemRange, ...]) -> list[Extent]:
+        return [
+            extent
+            for each in ranges
+            for extent in range_extents(each, 0, int(words[each.allocated_word]))
+        ]
 
 
 def key_values_of(column: Column) -> list[int]:
@@ -246,7 +269,8 @@ def plan(
         for i, spec in enumerate(specs)
     )
     staging = _plan_staging(tables, cursor)
-    return Layout(tables, system_pages, cursor.word * 8, schema, staging)
+    requests = _plan_requests(cursor)
+    return Layout(tables, system_pages, cursor.word * 8, schema, staging, requests)
 
 
 def of_app(app: App, capacities: Mapping[str, int] | None = None) -> Layout:
@@ -341,14 +365,23 @@ def _plan_table(spec: TableSpec, descriptor: int, cursor: _Cursor) -> TableLayou
 
 def _plan_staging(
     tables: Sequence[TableLayout], cursor: _Cursor
-) -> tuple[StagingRange, StagingRange]:
+) -> tuple[SystemRange, SystemRange]:
     """As much as the largest table holds: one import at a time can be under way."""
     rows = max((table.capacity * table.spec.words for table in tables), default=0)
     blob = max((table.heap_words for table in tables), default=0)
     return (
-        StagingRange(at.STAGING, cursor.take(rows), rows),
-        StagingRange(at.STAGING_BLOB, cursor.take(blob), blob),
+        SystemRange(at.STAGING, cursor.take(rows), rows),
+        SystemRange(at.STAGING_BLOB, cursor.take(blob), blob),
     )
+
+
+def _plan_requests(cursor: _Cursor) -> tuple[SystemRange, ...]:
+    sizes = {
+        at.SESSIONS: SESSIONS_MAX * at.SESSION_WORDS,
+        at.ANSWERS: ANSWERS_BYTES // 8,
+        at.KEYS: KEY_BUCKETS + KEYS_MAX * at.KEY_ROW_WORDS,
+    }
+    return tuple(SystemRange(header, cursor.take(size), size) for header, size in sizes.items())
 
 
 def table_growth(table: TableLayout, rows: int) -> int:
@@ -399,16 +432,16 @@ def index_extents(index: IndexLayout, old_nodes: int, new_nodes: int) -> list[Ex
     return [Extent(page + old, page + new)] if new > old else []
 
 
-def staging_growth(staging: StagingRange, words: int) -> int:
-    """How many words a staging range that has memory for `words` should have next."""
-    more = max(STAGING_WORDS_FIRST, words + min(words, STAGING_WORDS_STEP_MAX))
-    return min(staging.words, more)
+def range_growth(each: SystemRange, words: int) -> int:
+    """How many words a range that has memory for `words` should have next."""
+    more = max(RANGE_WORDS_FIRST, words + min(words, RANGE_WORDS_STEP_MAX))
+    return min(each.words, more)
 
 
-def staging_extents(staging: StagingRange, old_words: int, new_words: int) -> list[Extent]:
+def range_extents(each: SystemRange, old_words: int, new_words: int) -> list[Extent]:
     """The pages that words `old_words` to `new_words` of it add."""
     old, new = _words_pages(old_words), _words_pages(new_words)
-    page = staging.start // PAGE_WORDS
+    page = each.start // PAGE_WORDS
     return [Extent(page + old, page + new)] if new > old else []
 
 

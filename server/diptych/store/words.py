@@ -45,6 +45,61 @@ STAGING_HEAP_WORDS = 910  # words of the table's heap that those will take
 STAGING_BEGAN = 911  # ns since 1970
 STAGING_COMMITTED = 912  # the token of the last import that became visible
 
+# Of the system header, too: who asked, and what was answered, for retries (store/sessions.py,
+# answers.py, keys.py). A range each, known by three words as staging is.
+SESSIONS = 913
+SESSIONS_WORDS = 914
+SESSIONS_ALLOCATED = 915
+ANSWERS = 916
+ANSWERS_WORDS = 917
+ANSWERS_ALLOCATED = 918
+KEYS = 919
+KEYS_WORDS = 920
+KEYS_ALLOCATED = 921
+SESSIONS_HIGH = 922  # slots ever used
+ANSWERS_HEAD = 923  # position, in bytes since the beginning, where the next answer goes
+KEYS_HEAD = 924  # keys ever remembered
+KEYS_TAIL = 925  # how many of them were forgotten
+KEY_BUCKETS = 926  # a power of two: words at the beginning of KEYS, the rows follow
+
+# A session: a row of SESSION_WORDS.
+SESSION_WORDS = 32
+R_NUMBER = 0  # its transaction's number above SLOT_BITS of the slot; 0: none yet
+R_IDENTITY = 1  # two words
+R_CALLER = 3  # four words of UTF-8
+R_USED = 7  # ns since 1970, of the transactions' clock
+R_MAX = 8  # highest request number
+R_LAST = 9  # position of its last answer; 0: none
+R_BITS = 16  # WINDOW bits: request n at n modulo WINDOW, whether it was answered
+SLOT_BITS = 20
+WINDOW = 1024
+CALLER_WORDS = 4
+
+# An answer: A_PAYLOAD words, then the payload, zeros up to a whole word.
+A_REQUEST = 0
+A_CHECK = 1  # hash of the frame
+A_LENGTHS = 2  # bytes back to the session's previous answer, 0: none, above 32 bits of length
+A_SEQUENCE = 3
+A_WHAT = 4  # operation, the reply's kind from KIND_SHIFT on, BURNT
+A_PAYLOAD = 5
+KIND_SHIFT = 16
+BURNT = 1 << 24  # never ran: was asked about before it came
+
+# A key of a caller's own: a row of KEY_ROW_WORDS.
+KEY_ROW_WORDS = 32
+K_NEXT = 0  # next row + 1 of its bucket
+K_CHECK = 1
+K_TIME = 2
+K_SEQUENCE = 3
+K_WHAT = 4  # as A_WHAT
+K_LENGTH = 5  # of the payload in bytes
+K_POSITION = 6  # of the answer, where that does not fit in here; 0: none
+K_NAME = 8  # CALLER_WORDS words of the caller, KEY_TEXT_WORDS of the key, its length in bytes
+KEY_TEXT_WORDS = 8
+KEY_NAME_WORDS = 13
+K_INLINE = 21
+KEY_INLINE_BYTES = 88
+
 # State block of a table (8 words).
 STATE_WORDS = 8
 ROW_COUNT = 0
@@ -145,8 +200,11 @@ S_FAULT = (
 )
 S_HEAP_WORDS = 4  # with GROW_HEAP: how many words the heap needs at the least
 S_WORD = 5  # the word that an update is about to write
+S_CONTROL = 6  # word position of the control page, or of a page of zeros: the scratch's last one
 S_PAGES = 8  # while the undo log is kept in pages: where the bitmap of those saved is; else 0
 S_PAGES_LIMIT = 9  # and what S_UNDO_LIMIT was
+S_RANDOM_SEQUENCE = 10  # which transaction drew random numbers last; -1: it begins anew
+S_RANDOM_COUNT = 11  # how many it has drawn
 S_KEY = 16  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
 S_PATH = 32  # a descent, from the leaf up: HEIGHT_MAX pairs of node's position and entry number
 S_ARGUMENT = 64  # up to VALUES_MAX words: a row's values, or a key
@@ -202,3 +260,21 @@ GROW_HEAP = -13  # S_FAULT: position of T_HEAP in the table's descriptor
 COMPACT_HEAP = -14  # S_FAULT likewise: there is room, in pieces
 HEAP_FULL = -15  # S_FAULT likewise
 UNEXPECTED = -12  # a compiled handler met what only the interpreter can tell
+OVER_BUDGET = -16  # the transaction has used up its time: the control page says so
+
+# Of the control page (diptych/control_page.py), which others write meanwhile.
+CONTROL_WORDS = PAGE_WORDS
+DOOMED = 2  # number of a transaction that has used up its time; 0: none
+
+# What `sessions.admit` and its like say of a request that must not run; 0: it may, above: where
+# its answer is.
+REQUEST_NEW = 0
+REQUEST_EXPIRED = -1  # its session is not known
+REQUEST_FORGOTTEN = -2
+REQUEST_CONFLICT = -3
+REQUEST_NUMBER = -4  # no number that a request may have
+REQUESTS_FULL = -5
+# Nothing was done: the range needs memory first.
+GROW_SESSIONS = -6
+GROW_ANSWERS = -7
+GROW_KEYS = -8

@@ -58,6 +58,7 @@ class Rig:
     def run(self, *frames: bytes, deadline_ns: int = FAR_AWAY_NS) -> list[tuple[Header, Any]]:
         data = np.frombuffer(b"".join(frames), np.uint8)
         starts = np.cumsum([0, *map(len, frames)])
+        self.engine.begin(self.now_ns)
         ran = self.engine.run(data, starts, 0, len(frames), deadline_ns)
         replies = self.replies()
         assert len(replies) == ran
@@ -81,7 +82,7 @@ class Rig:
         """All of the application's bytes; page 1 holds the sequence number and the time."""
         parts = [
             bytes(self.region.buffer[max(extent.start, 2) * PAGE_BYTES : extent.stop * PAGE_BYTES])
-            for extent in self.engine.extents()
+            for extent in self.engine.layout.data_extents(self.region.words)
         ]
         return b"".join(parts)
 
@@ -310,16 +311,16 @@ def test_a_machine_without_memory(
     def refuse(extent: Extent) -> None:
         raise error
 
-    rig.engine._grow = refuse
+    rig.engine._memory.grow = refuse
     kind, told = rig.call("join", "x")
     assert (kind, told["code"]) == ("ERROR", "unavailable")
-    assert "no memory for a table to grow" in told["message"]
+    assert told["message"] == "the server had no memory for join; it is undone"
     assert rig.call("join", "x")[0] == "ERROR"
     assert len(caplog.records) == 1, "the log must not fill up, too"
     with pytest.raises(OutOfMemory), rig.engine.transaction() as db:
         db.person.insert(code="x")
     assert rig.memory() == before
-    rig.engine._grow = rig.grow
+    rig.engine._memory.grow = rig.grow
     assert rig.call("join", "x") == 513
 
 

@@ -12,7 +12,6 @@ import pytest
 from tests.support.club import Grade, app
 
 from diptych import Rejected
-from diptych.engine import results
 from diptych.engine.results import failure, packer
 from diptych.errors import BadValue, TableFull
 from diptych_client.errors import BadArguments, ResultTooLarge, ServerError, error_from
@@ -83,9 +82,8 @@ def test_what_can_not_be_sent_leaves_the_packer_whole(value: Any) -> None:
     assert msgpack.unpackb(pack([1])) == [1]
 
 
-def test_results_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "RESULT_BYTES_MAX", 1000)
-    pack = packer()
+def test_results_have_a_limit() -> None:
+    pack = packer(1000)
     assert len(pack(b"x" * 990)) <= 1000
     with pytest.raises(ResultTooLarge, match=r"1,003 bytes; 1,000 at most"):
         pack(b"x" * 1000)

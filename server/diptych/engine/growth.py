@@ -1,0 +1,116 @@
+"""Memory for what has used up its own: tables, indexes, heaps, and the ranges of the system.
+
+The region says, in a word each, how much memory something has; how much it gets next is a function
+of that alone. Whoever allocates and tracks memory is called for what is new, outside the undo of
+any transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from diptych.engine.fill_watch import FillWatch
+from diptych.errors import HeapFull, OutOfMemory, TableFull
+from diptych.memory import Extent, MemoryFailure
+from diptych.store import layout as layouts
+from diptych.store import words as at
+from diptych.store.views import Space
+
+Grow = Callable[[Extent], None]
+TELL_NS = 10_000_000_000
+
+log = logging.getLogger("diptych.engine")
+
+
+class Growth:
+    """Of one writer's region. `grow` allocates an extent; OSError or MemoryFailure say it can't."""
+
+    def __init__(self, layout: layouts.Layout, space: Space, grow: Grow, fill: FillWatch) -> None:
+        self.grow = grow
+        self._layout, self._fill = layout, fill
+        self._ints, self._scratch = space.ints, space.scratch
+        # Which words changed in which transaction, and from what; how much memory there is, should
+        # a word have gone back.
+        self._grown: list[tuple[int, int, int]] = []
+        self._has: dict[int, int] = {}
+        self._tell_ns = 0
+
+    def give(self, descriptor: int) -> None:
+        """Grow what `descriptor` describes. Errors: OutOfMemory."""
+        for table in self._layout.tables:
+            if table.descriptor == descriptor:
+                self._grow_table(table)
+                return
+            for index in table.indexes:
+                if index.descriptor == descriptor:
+                    self._grow_index(table, index)
+                    return
+            if table.heap_words and table.descriptor + at.T_HEAP == descriptor:
+                self._grow_heap(table)
+                return
+        for each in self._layout.system_ranges:
+            if each.header == descriptor:
+                self._grow_range(each)
+                return
+        raise AssertionError(f"nothing at {descriptor} can grow")
+
+    def _grow_table(self, table: layouts.TableLayout) -> None:
+        allocated = table.descriptor + at.T_ALLOCATED
+        more = layouts.table_growth(table, self._ints[allocated])
+        self._allocate(allocated, more, lambda old: layouts.table_extents(table, old, more))
+        self._fill.look_at(table)
+
+    def _grow_index(self, table: layouts.TableLayout, index: layouts.IndexLayout) -> None:
+        allocated = index.descriptor + at.X_NODES_ALLOCATED
+        has = self._ints[allocated]
+        more = layouts.index_growth(index, has)
+        if more == has:
+            raise TableFull(table.spec.name, table.capacity)
+        self._allocate(allocated, more, lambda old: layouts.index_extents(index, old, more))
+
+    def _grow_heap(self, table: layouts.TableLayout) -> None:
+        allocated = table.descriptor + at.T_HEAP_ALLOCATED
+        has = self._ints[allocated]
+        more = layouts.heap_growth(table, has, self._scratch[at.S_HEAP_WORDS])
+        if more == has:
+            raise HeapFull(table.spec.name, table.heap_words * 8)
+        self._allocate(allocated, more, lambda old: layouts.heap_extents(table, old, more))
+
+    def _grow_range(self, each: layouts.SystemRange) -> None:
+        allocated = each.allocated_word
+        more = layouts.range_growth(each, self._ints[allocated])
+        self._allocate(allocated, more, lambda old: layouts.range_extents(each, old, more))
+
+    def _allocate(self, word: int, more: int, extents: Callable[[int], list[Extent]]) -> None:
+        """Give memory beyond what there is, and say so in `word`."""
+        before = self._ints[word]
+        has = max(before, self._has.get(word, 0))
+        if more > has:
+            self._take(extents(has))
+            self._has[word] = more
+        self._grown = [each for each in self._grown if each[0] == self._ints[at.SEQUENCE]]
+        self._grown.append((self._ints[at.SEQUENCE], word, before))
+        self._ints[word] = more
+
+    def take_back(self) -> None:
+        """What was given in this transaction is not in use: it ended for a reason of the machine,
+        and a replay, which does not run it, gives nothing. The memory is kept for later.
+        """
+        for sequence, word, before in reversed(self._grown):
+            if sequence == self._ints[at.SEQUENCE]:
+                self._ints[word] = before
+        self._grown.clear()
+
+    def _take(self, extents: list[Extent]) -> None:
+        try:
+            for extent in extents:
+                self.grow(extent)
+        except (OSError, MemoryFailure) as error:
+            now_ns = time.monotonic_ns()
+            if now_ns >= self._tell_ns:
+                # Every transaction that inserts may come this way: the log must not fill up, too.
+                self._tell_ns = now_ns + TELL_NS
+                log.error("a table can't grow, what needs it to is refused: %s", error)
+            raise OutOfMemory(f"the server has no memory for a table to grow: {error}") from error
