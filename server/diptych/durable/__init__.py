@@ -14,6 +14,7 @@ from diptych.durable.header import Header
 from diptych.durable.log import CommandLog, DiskFull, LogBroken
 from diptych.durable.log_format import Kind, Mode
 from diptych.durable.log_reader import Ending, Record, State, Tail, read_tail, repair
+from diptych.durable.log_removal import Removed, remove_covered
 from diptych.durable.log_segments import Segment, segments
 from diptych.durable.progress import Progress
 
@@ -30,6 +31,7 @@ __all__ = [
     "Mode",
     "Progress",
     "Record",
+    "Removed",
     "Segment",
     "State",
     "Tail",
@@ -37,6 +39,7 @@ __all__ = [
     "read_header",
     "read_pages",
     "read_tail",
+    "remove_covered",
     "repair",
     "segments",
     "verify_pages",

@@ -144,6 +144,7 @@ def test_a_header_that_nobody_wrote(tmp_path: Path, at: int, value: int, message
 
 def test_the_document_has_the_header_as_it_is() -> None:
     document = (Path(__file__).parents[3] / "docs/formats.md").read_text()
+    document = document.split("\n## A checkpoint\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \| (\d+) \|", document, re.MULTILINE)
     sizes = [struct.calcsize(f"<{code}") for code in ("8s", *headers.FIXED_CODES)]
     assert [int(size) for _, size in rows[: len(sizes)]] == sizes
