@@ -236,7 +236,7 @@ class SimulatedSyncer:
         self._fd, self._count = fd, len(self._files.descriptors[fd].dirty)
 
     def ended(self) -> bool:
-        if self._files.chance.random() < 0.5:
+        if self._fd < 0 or self._files.chance.random() < 0.5:
             return False
         self.wait()
         return True

@@ -197,8 +197,6 @@ class CommandLog:
     def on_wakeup(self) -> None:
         """Find out whether a sync has ended; `durable` then says so. Errors: LogBroken."""
         self._check()
-        if self._under_way is None:
-            return
         try:
             if not self._syncer.ended():
                 return

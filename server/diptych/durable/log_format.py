@@ -102,7 +102,10 @@ class SegmentHeader:
         return crc32c(_SEED.pack(self.history, self.salt))
 
     def pack(self) -> bytes:
+        """Errors: ValueError when the facts are too long."""
         app, facts = self.app.encode(), self.facts.encode()
+        if self.header_bytes > HEADER_BYTES_MAX:
+            raise ValueError(f"the facts are too long: {len(facts)} bytes")
         packed = bytearray(self.header_bytes)
         _FIXED.pack_into(
             packed,

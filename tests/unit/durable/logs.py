@@ -27,7 +27,7 @@ def begin(
     history: int = HISTORY,
     new_history: int | None = None,
     facts: str = FACTS,
-    settings: Settings = Settings(),  # noqa: B008 - it is immutable
+    settings: Settings = Settings(),
 ) -> CommandLog:
     """Open a log behind all that it holds beyond `after`."""
     tail = read_tail(path, after, history, files=files)
