@@ -38,6 +38,7 @@ FIRST_BYTES = 4 << 20
 to the configured size. So a start is quick, and a small application's directory small."""
 SYNCS_KEPT = 512
 """Of so many syncs the duration is remembered."""
+_PER_ABORT_BYTES = RECORD_BYTES + padded(log_format.ABORT_BYTES)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MODES = {"fsync": Mode.FSYNC, "os": Mode.OS}
 
@@ -150,10 +151,13 @@ class CommandLog:
     ) -> int:
         """Write transactions `first` to `first + count - 1`: the ticket of the record.
 
-        `outcome`: of the batch before it, None where there is none. Errors: LogBroken; DiskFull.
+        Where it is there is room for an abort of each of them, and for a mark: what was executed
+        can be told to the end, also on a full disk. `outcome`: of the batch before it, None where
+        there is none. Errors: LogBroken; DiskFull.
         """
         flags, value = (0, 0) if outcome is None else (Flag.OUTCOME, outcome)
-        self._append(Kind.BATCH, frames, first, count, time_ns, flags, value)
+        spare_bytes = RECORD_BYTES + count * _PER_ABORT_BYTES
+        self._append(Kind.BATCH, frames, first, count, time_ns, flags, value, spare_bytes)
         self._sequence = first + count - 1
         return self._ticket()
 
@@ -266,13 +270,15 @@ class CommandLog:
         time_ns: int,
         flags: int,
         outcome: int,
+        spare_bytes: int = 0,
     ) -> None:
+        """`spare_bytes`: so much room must be left behind it."""
         self._check()
         length_bytes = payload.nbytes if isinstance(payload, memoryview) else len(payload)
         needed_bytes = RECORD_BYTES + padded(length_bytes)
         current = self._current
-        if current is None or current.at + needed_bytes > current.size_bytes:
-            current = self._roll(needed_bytes)
+        if current is None or current.at + needed_bytes + spare_bytes > current.size_bytes:
+            current = self._roll(needed_bytes + spare_bytes)
         number = self._number + 1
         header, checksum = log_format.pack_record(
             current.seed,

@@ -38,6 +38,7 @@ _RECORD = struct.Struct(f"<4s{RECORD_CODES}")
 _RECORD_CHECKSUM_AT = 4
 _ABORT = struct.Struct("<qB")
 RECORD_BYTES = _RECORD.size
+ABORT_BYTES = _ABORT.size
 LAG_MAX = (1 << 32) - 1
 _NO_CHECKSUM = bytes(_CHECKSUM.size)
 

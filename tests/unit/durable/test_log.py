@@ -85,7 +85,7 @@ def test_an_idle_log_notes_that_all_is_safe_once() -> None:
 def test_a_mark_that_does_not_fit_is_left_out() -> None:
     files = SimulatedFiles()
     log = Appended(begin(files))
-    log.batch(1, bytes(4096 - 64 - 8))
+    log.aborts(*((number, 1) for number in range(1, 448)))
     log.log.wait(1)
     log.log.idle()
     assert len(segments(DIRECTORY, files)) == 1
@@ -135,7 +135,7 @@ def test_payloads_of_any_length_and_kind() -> None:
     log.records.append((Kind.BATCH, log.sequence + 1, 2, 5, None, array.tobytes()))
     assert read(files)[0] == log.records
     sizes = [segment.file_bytes for segment in segments(DIRECTORY, files)]
-    assert sizes == [8192, 8192, 12288, 16384, 106_496]
+    assert sizes == [8192, 12288, 12288, 16384, 106_496]
 
 
 def test_segments_grow_up_to_the_configured_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +220,8 @@ def test_segments_that_begin_with_the_same_number() -> None:
     """Aborts have no sequence number: they may be all there is in a segment."""
     files = SimulatedFiles()
     first = Appended(begin(files))
-    first.batch(2, bytes(4000))
-    first.aborts((1, 2))
+    first.batch(2, bytes(3800))
+    first.aborts(*[(2, 2)] * 20)
     second = Appended(begin(files, new_history=8), 2, first.records)
     second.aborts((2, 2))
     third = Appended(begin(files, new_history=9), 2, first.records)
@@ -292,6 +292,23 @@ def test_a_full_disk_is_said_and_may_have_space_later() -> None:
     log.batch(1, LARGE)
     log.log.close()
     assert read(files)[0] == log.records
+
+
+def test_what_was_executed_is_told_to_the_end_on_a_full_disk() -> None:
+    """Each of a batch's transactions aborted in a record of its own, and the mark."""
+    for length in range(0, 4000, 56):
+        files = SimulatedFiles()
+        log = Appended(begin(files))
+        log.batch(1, bytes(length))
+        log.batch(20, bytes(100))
+        before = len(segments(DIRECTORY, files))
+        for sequence in range(2, 22):
+            log.aborts((sequence, 1))
+        log.log.wait(log.log.written)
+        log.log.idle()
+        assert len(segments(DIRECTORY, files)) == before
+        *_, last = read_tail(DIRECTORY, 0, HISTORY, files=files)
+        assert last.kind is Kind.MARK
 
 
 def test_a_name_for_which_there_is_no_space() -> None:
