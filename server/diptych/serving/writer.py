@@ -335,7 +335,7 @@ class Writer:
         words = self._control_words
         words[Word.LOG_BYTES] = self._log.bytes_written
         words[Word.DURABLE] = self._log.durable_sequence
-        words[Word.SYNC_US] = self._log.sync_us
+        words[Word.SYNC_US] = self._log.sync_us(99)
 
     def _end_log(self) -> None:
         """Every answer that is held leaves before the end."""
