@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from tests.support.once import (
@@ -19,8 +22,13 @@ from tests.support.once import (
     replayed,
     told,
 )
+from tests.support.versions import opened, region_for
 
+from diptych import App, Db, key
+from diptych.durable import DataDirectory
 from diptych.engine.causes import Abort, Cause
+from diptych.engine.engine import Engine
+from diptych.engine.opening import save
 from diptych.engine.system import DESCRIBED, OUTCOME, SESSION_OPEN, SESSIONS_TOUCH
 from diptych.errors import CorruptionError
 from diptych.memory import AllocationFailed, Extent
@@ -29,7 +37,7 @@ from diptych.store import calls
 from diptych.store import words as at
 from diptych.store.fill import request_figures
 from diptych.store.verify_requests import EXPLANATIONS
-from diptych_client.protocol import Kind, encode_frame
+from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
 
 DAY_NS = 24 * 3600 * 1_000_000_000
 FORGOTTEN = ("ERROR", "outcome_forgotten")
@@ -519,3 +527,50 @@ def test_damage_is_found(word: str, change: int, code: int) -> None:
         rig.engine.verify()
     assert str(found.value) == f"requests: {EXPLANATIONS[code]}"
     rig.region.close()
+
+
+def tally(version: int, **columns: Any) -> App:
+    """An application whose table changes from one version to the next."""
+    made = App("tally", version=version)
+    annotations = {"id": int, "what": str} | dict.fromkeys(columns, int)
+    made.table(capacity=100)(
+        type("Entry", (), {"__annotations__": annotations, "id": key(auto=True), **columns})
+    )
+
+    @made.transaction
+    def put(db: Db, what: str) -> int:
+        return db.entry.insert(what=what).id
+
+    return made
+
+
+def ask(engine: Engine, *frames: bytes) -> list[Any]:
+    starts = np.cumsum([0, *map(len, frames)])
+    engine.begin(time.time_ns())  # as the migration does
+    engine.run(np.frombuffer(b"".join(frames), np.uint8), starts, 0, len(frames), 1 << 62)
+    replies, found = bytes(engine.replies), []
+    engine.replies.clear()
+    while replies:
+        header = Header.read(replies)
+        stop = HEADER_BYTES + header.length
+        found.append(told(header, msgpack.unpackb(replies[HEADER_BYTES:stop])))
+        replies = replies[stop:]
+    return found
+
+
+def test_a_migration_keeps_what_was_answered(tmp_path: Path) -> None:
+    asked = [
+        frame("put", "a", session=1 << 20, request=7),
+        keyed("put", "k", "b", session=1 << 20),
+        keyed("put", "l" * 64, "c"),
+    ]
+    with region_for(tally(1)) as region, DataDirectory.open(tmp_path, "tally") as directory:
+        engine = Engine.create(tally(1), region, grow=region.allocate, history=1)
+        assert ask(engine, frame("session_open", bytes(16), "ann"), *asked) == [1 << 20, 1, 2, 3]
+        save("tally", directory, region, engine.layout)
+    with opened(tally(2, more=3), tmp_path) as engine:
+        assert ask(engine, *asked) == [1, 2, 3]
+        assert ask(engine, frame("session_open", bytes(16), "ann")) == [1 << 20]
+        assert ask(engine, frame("put", "d", session=1 << 20, request=8)) == [4]
+        assert [row.more for row in engine.db.entry] == [3, 3, 3, 3]
+        engine.verify()
