@@ -16,11 +16,18 @@ from diptych_client.errors import (
     Disconnected,
     Forbidden,
     HistoryChanged,
+    IdentityConflict,
+    LogFailed,
+    NotExecuted,
+    OutcomeForgotten,
     OutcomeUnknown,
+    OverBudget,
     ProtocolError,
     Rejected,
     ResultTooLarge,
     ServerError,
+    SessionExpired,
+    SetAside,
     ShuttingDown,
     TimedOut,
     Unavailable,
@@ -58,6 +65,7 @@ __all__ = [  # noqa: RUF022 - grouped as a reader looks for them
     "UnknownOperation",
     "BadArguments",
     "Forbidden",
+    "IdentityConflict",
     # Nothing happened
     "Unavailable",
     "Busy",
@@ -65,8 +73,16 @@ __all__ = [  # noqa: RUF022 - grouped as a reader looks for them
     "Disconnected",
     "ShuttingDown",
     "HistoryChanged",
+    "LogFailed",
+    "NotExecuted",
     # It may have happened
     "OutcomeUnknown",
+    # It was too long ago to tell
+    "OutcomeForgotten",
+    "SessionExpired",
+    # The server stopped it, and undid it
+    "OverBudget",
+    "SetAside",
     # Something is broken
     "ServerError",
     "ResultTooLarge",

@@ -19,16 +19,19 @@ from math import inf
 from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
+from diptych_client.calls import Call
 from diptych_client.connecting import CONNECT_TIMEOUT_S, Address, Backoff, tune
-from diptych_client.core import Call, Core, State
+from diptych_client.core import Core, State
 from diptych_client.errors import DiptychError, Disconnected, TimedOut, Unavailable
-from diptych_client.operations import Operation
+from diptych_client.operations import Operation, packer
 from diptych_client.protocol import Kind
+from diptych_client.requests import check_key, keyed, question
 from diptych_client.surface import (
     DEFAULT_TIMEOUT_S,
     Reply,
     ServerSaid,
     name_of,
+    one_call_only,
     refuse_private,
 )
 
@@ -123,9 +126,13 @@ class _Link:
         payload: bytes,
         deadline: float,
         fresh: bool,
+        *,
+        number: int = 0,
+        named: str = "",
     ) -> Call:
+        waiter = self.loop.create_future()
         call = self.core.submit(
-            kind, operation, payload, deadline, fresh, self.loop.create_future()
+            kind, operation, payload, deadline, fresh, waiter, number=number, named=named
         )
         if not self._flush_scheduled:
             self._flush_scheduled = True
@@ -290,6 +297,7 @@ class AsyncClient(ServerSaid):
         self._link = _Link(address, Core(address, token=token))
         self._timeout_s = timeout
         self._fresh = fresh
+        self._request = ""
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -311,12 +319,23 @@ class AsyncClient(ServerSaid):
         *,
         timeout: float | EllipsisType | None = ...,
         fresh: bool | EllipsisType = ...,
+        request: str | EllipsisType | None = ...,
     ) -> Self:
-        """The same connection with other options: `exchange.using(timeout=0.2, fresh=False)`."""
+        """The same connection with other options: `exchange.using(timeout=0.2, fresh=False)`.
+
+        `request` is a key of the caller's own for one transaction, 1 to 64 bytes of UTF-8: called
+        again with the same key and arguments, also by another client with the same token and after
+        restarts, it does not run again and ends as it did first; with other arguments it ends with
+        IdentityConflict. Queries take no notice of it. Raises BadArguments for what is no key.
+        """
         view = type(self).__new__(type(self))
         view._link = self._link
         view._timeout_s = self._timeout_s if timeout is ... else timeout
         view._fresh = self._fresh if fresh is ... else fresh
+        if request is ...:
+            view._request = self._request
+        else:
+            view._request = "" if request is None else check_key(request)
         return view
 
     # --- calls
@@ -358,6 +377,7 @@ class AsyncClient(ServerSaid):
         turn comes. Raises UnknownOperation, and the error of a first connection that fails.
         """
         name = name_of(operation)
+        one_call_only(self._request)
         link = self._link
         core = link.core
         if core.operations is None:
@@ -382,6 +402,25 @@ class AsyncClient(ServerSaid):
                     core.abandon(left)
         return results
 
+    async def outcome(self, request: str, *, timeout: float | EllipsisType | None = ...) -> Any:
+        """What became of a transaction: `request` is an OutcomeUnknown's, or the caller's own key.
+
+        Returns what it returned, or raises what it raised, when it ran. One that has not run by now
+        never will: that is NotExecuted. Raises OutcomeForgotten or SessionExpired when it is too
+        long ago to tell, OutcomeUnknown when this question itself gets no answer, and BadArguments
+        for what is no request. `timeout` in seconds stands in for the client's own.
+        """
+        asked = question(request)
+        link = self._link
+        deadline = link.deadline(self._timeout_s if timeout is ... else timeout)
+        if link.core.operations is None:
+            await link.connect(deadline)
+        payload = packer()(asked.arguments)
+        call = link.submit(
+            Kind.TRANSACTION, None, payload, deadline, True, number=asked.operation, named=request
+        )
+        return (await link.finish(call)).value
+
     async def info(self) -> dict[str, Any]:
         """The server's own figures: processes, syncs, memory, counts."""
         info: dict[str, Any] = (await self._ask(Kind.INFO)).value
@@ -400,6 +439,10 @@ class AsyncClient(ServerSaid):
         link = self._link
         operation = link.core.operation(name)
         payload = operation.encode(arguments, named)
+        key = self._request
+        if key and operation.kind is Kind.TRANSACTION:
+            payload = keyed(key, payload)
+            return link.submit(Kind.KEYED, operation, payload, deadline, True, named=key)
         return link.submit(operation.kind, operation, payload, deadline, self._fresh)
 
     async def _run(self, name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Call:

@@ -19,15 +19,25 @@ from math import inf
 from types import EllipsisType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
+from diptych_client.calls import Call
 from diptych_client.connecting import CONNECT_TIMEOUT_S, Address, Backoff, tune
-from diptych_client.core import Call, Core, State
-from diptych_client.errors import DiptychError, Disconnected, TimedOut, Unavailable
+from diptych_client.core import Core, State
+from diptych_client.errors import (
+    DiptychError,
+    Disconnected,
+    ProtocolError,
+    TimedOut,
+    Unavailable,
+)
+from diptych_client.operations import packer
 from diptych_client.protocol import Kind
+from diptych_client.requests import check_key, keyed, question
 from diptych_client.surface import (
     DEFAULT_TIMEOUT_S,
     Reply,
     ServerSaid,
     name_of,
+    one_call_only,
     refuse_private,
 )
 
@@ -220,6 +230,7 @@ class Client(ServerSaid):
         self._link = _Link(address, Core(address, token=token))
         self._timeout_s = timeout
         self._fresh = fresh
+        self._request = ""
 
     def __enter__(self) -> Self:
         self.connect()
@@ -242,12 +253,23 @@ class Client(ServerSaid):
         *,
         timeout: float | EllipsisType | None = ...,
         fresh: bool | EllipsisType = ...,
+        request: str | EllipsisType | None = ...,
     ) -> Self:
-        """The same connection with other options: `bank.using(timeout=0.2, fresh=False)`."""
+        """The same connection with other options: `bank.using(timeout=0.2, fresh=False)`.
+
+        `request` is a key of the caller's own for one transaction, 1 to 64 bytes of UTF-8: called
+        again with the same key and arguments, also by another client with the same token and after
+        restarts, it does not run again and ends as it did first; with other arguments it ends with
+        IdentityConflict. Queries take no notice of it. Raises BadArguments for what is no key.
+        """
         view = type(self).__new__(type(self))
         view._link = self._link
         view._timeout_s = self._timeout_s if timeout is ... else timeout
         view._fresh = self._fresh if fresh is ... else fresh
+        if request is ...:
+            view._request = self._request
+        else:
+            view._request = "" if request is None else check_key(request)
         return view
 
     # --- calls
@@ -288,6 +310,7 @@ class Client(ServerSaid):
         of a first connection that fails.
         """
         name = name_of(operation)
+        one_call_only(self._request)
         link = self._link
         core = link.core
         results: list[Any] = []
@@ -312,6 +335,29 @@ class Client(ServerSaid):
                         core.abandon(left)
         return results
 
+    def outcome(self, request: str, *, timeout: float | EllipsisType | None = ...) -> Any:
+        """What became of a transaction: `request` is an OutcomeUnknown's, or the caller's own key.
+
+        Returns what it returned, or raises what it raised, when it ran. One that has not run by now
+        never will: that is NotExecuted. Raises OutcomeForgotten or SessionExpired when it is too
+        long ago to tell, OutcomeUnknown when this question itself gets no answer, and BadArguments
+        for what is no request. `timeout` in seconds stands in for the client's own.
+        """
+        asked = question(request)
+        view = self if timeout is ... else self.using(timeout=timeout)
+        payload = packer()(asked.arguments)
+        return view._ask(Kind.TRANSACTION, payload, number=asked.operation, named=request).value
+
+    def admin(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the server itself for something; for tools. `{"do": "checkpoint"}` writes one.
+
+        Asked again when the connection is lost meanwhile, so that it may be done twice.
+        """
+        answer = self._ask(Kind.ADMIN, packer()(request)).value
+        if not isinstance(answer, dict):
+            raise ProtocolError("an answer to ADMIN without a map")
+        return answer
+
     def info(self) -> dict[str, Any]:
         """The server's own figures: processes, syncs, memory, counts."""
         info: dict[str, Any] = self._ask(Kind.INFO).value
@@ -332,6 +378,10 @@ class Client(ServerSaid):
         core = self._link.core
         operation = core.operation(name)
         payload = operation.encode(arguments, named)
+        key = self._request
+        if key and operation.kind is Kind.TRANSACTION:
+            payload = keyed(key, payload)
+            return core.submit(Kind.KEYED, operation, payload, deadline, named=key)
         return core.submit(operation.kind, operation, payload, deadline, self._fresh)
 
     def _run(self, name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Call:
@@ -340,11 +390,13 @@ class Client(ServerSaid):
             self._link.catch_up()
             return self._finish(self._start(name, arguments, named, deadline))
 
-    def _ask(self, kind: Kind) -> Call:
+    def _ask(self, kind: Kind, payload: bytes = b"", *, number: int = 0, named: str = "") -> Call:
         deadline = self._deadline()
-        with self._link.turn(deadline):
-            self._link.catch_up()
-            return self._finish(self._link.core.submit(kind, None, b"", deadline))
+        link = self._link
+        with link.turn(deadline):
+            link.catch_up()
+            call = link.core.submit(kind, None, payload, deadline, number=number, named=named)
+            return self._finish(call)
 
     def _finish(self, call: Call) -> Call:
         self._link.drive(call)

@@ -36,6 +36,14 @@ HELLO_BYTES_MAX = 64 << 10
 """Payload of HELLO: what a server reads from somebody it does not know yet."""
 WELCOME_BYTES_MAX = 16 << 20
 """Payload of WELCOME (or of the ERROR in its place): what a client reads before it knows limits."""
+SESSION_MIN = 1 << 20
+"""WELCOME's sessions from here on outlive the connection; smaller numbers remember nothing."""
+IDENTITY_BYTES = 16
+"""HELLO's identity."""
+REQUEST_WINDOW = 1024
+"""A transaction's number more than this below its session's largest is not answered any more."""
+FIRST_OTHER_REQUEST = 1 << 63
+"""Requests that are no transactions are numbered from here on, transactions from 1."""
 READ_BYTES = 256 << 10
 """Room for one read from a socket; a larger frame gets a larger buffer while it lasts."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diptych_client.errors import BadArguments
 from diptych_client.operations import Operation
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ DEFAULT_TIMEOUT_S = 10.0
 RESERVED_NAMES = frozenset(
     {
         # Members of the clients; a test compares them with the classes.
-        *("app", "call", "call_many", "close", "connect", "info", "operations", "ping", "reply"),
-        *("server_version", "using"),
+        *("admin", "app", "call", "call_many", "close", "connect", "info", "operations", "outcome"),
+        *("ping", "reply", "server_version", "using"),
         # Kept free.
-        *("changes", "load", "outcome", "publish", "request", "session", "sql", "subscribe"),
+        *("changes", "load", "publish", "request", "session", "sql", "subscribe"),
         *("transaction", "watch"),
     }
 )
@@ -51,6 +52,14 @@ def name_of(operation: str | Callable[..., Any]) -> str:
     if not isinstance(name, str):
         raise TypeError(f"an operation's name or function is needed, not {operation!r}")
     return name
+
+
+def one_call_only(request: str) -> None:
+    """Raises BadArguments for an own key where many calls are made."""
+    if request:
+        raise BadArguments(
+            f"using(request={request!r}) names one call; call_many() makes many", "request"
+        )
 
 
 def refuse_private(name: str, owner: object) -> None:

@@ -36,7 +36,18 @@ from diptych.app import (
     u64,
     unique,
 )
-from diptych_client.errors import DiptychError, OutcomeUnknown, Rejected
+from diptych_client.errors import (
+    DiptychError,
+    IdentityConflict,
+    LogFailed,
+    NotExecuted,
+    OutcomeForgotten,
+    OutcomeUnknown,
+    OverBudget,
+    Rejected,
+    SessionExpired,
+    SetAside,
+)
 
 if TYPE_CHECKING:
     from diptych_client import AsyncClient, Client
@@ -51,9 +62,16 @@ __all__ = [
     "Day",
     "Db",
     "DiptychError",
+    "IdentityConflict",
     "Index",
+    "LogFailed",
+    "NotExecuted",
+    "OutcomeForgotten",
     "OutcomeUnknown",
+    "OverBudget",
     "Rejected",
+    "SessionExpired",
+    "SetAside",
     "Table",
     "Time",
     "__version__",

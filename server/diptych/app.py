@@ -113,17 +113,37 @@ class Table(Protocol[R_co]):
     def __getattr__(self, index: str) -> Index[R_co]: ...
 
 
+class Random(Protocol):
+    """Random numbers of a transaction: the same ones whenever and wherever that transaction runs.
+
+    They are not secret: whoever knows some of them can find out the others.
+    """
+
+    def random(self) -> float:
+        """A float from 0 up to but not including 1, of 53 bits."""
+        ...
+
+    def integers(self, low: int, high: int | None = None) -> int:
+        """An int from `low` up to but not including `high`; with one bound, from 0 up to that.
+
+        Errors: ValueError where there is no such int, or a bound is beyond 64 bits.
+        """
+        ...
+
+
 class Db:
     """What a handler gets. Tables are attributes; subclass it to give them types for editors.
 
     `now`: time of the transaction (in a query: of the last one seen), ns since 1970.
     `sequence`: the number of the transaction (in a query: of the last one seen).
     `caller`: the name of the caller's token, "" without one.
+    `random`: random numbers, in transactions alone.
     """
 
     now: int
     sequence: int
     caller: str
+    random: Random
 
     if TYPE_CHECKING:
 

@@ -6,12 +6,16 @@ dataclasses below are the whole list: names, units, bounds and help are read fro
 module, by `diptych serve --help` and by `running()`. A name that is not there is refused, with the
 nearest one that is.
 
+Tokens of clients, like capacities, are named by who configures them: `[tokens]` in a file, kept as
+digests alone.
+
 Used by serving and commands; imports no numpy. Errors: ConfigurationError, which names the source.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import tomllib
 import types
@@ -26,6 +30,8 @@ from diptych.schema import CAPACITY_MAX, HEAP_BYTES_MAX, HEAP_BYTES_MIN, HEAP_SI
 from diptych_client.protocol import FRAME_BYTES_DEFAULT
 
 ENVIRONMENT_PREFIX = "DIPTYCH_"
+DIGEST_PREFIX = "sha256:"
+CALLER_BYTES_MAX = 32
 OTHER_VARIABLES = frozenset({"DIPTYCH_ADDRESS", "DIPTYCH_TOKEN"})
 """Variables that clients read; no settings of a server."""
 
@@ -150,6 +156,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
     capacities: Mapping[str, int] = field(default_factory=dict)  # see `store.layout.plan`
+    tokens: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # SHA-256 by name
 
     def __post_init__(self) -> None:
         for address in self.listen:
@@ -231,7 +238,7 @@ def _options(cls: type, prefix: str = "") -> Iterator[Option]:
 OPTIONS: Mapping[str, Option] = types.MappingProxyType(
     {option.name: option for option in _options(Settings)}
 )
-"""Every setting but the tables' capacities, by its name without section."""
+"""Every setting but the tables' capacities and tokens, by its name without section."""
 _BY_PATH = {option.path: option for option in OPTIONS.values()}
 assert len(_BY_PATH) == len(list(_options(Settings))), "names must be unique without sections"
 
@@ -242,16 +249,18 @@ def load(
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
     capacities: Mapping[str, int] | None = None,
+    tokens: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from a file, the environment and flags (or keywords), the later ones winning.
 
     `flags`: by name without section; None counts as not given. `environment`: left out, that
-    of the process. Errors: ConfigurationError.
+    of the process. `tokens`: beside those of the file. Errors: ConfigurationError.
     """
     values: dict[str, Any] = {}
     tables: dict[str, int] = {}
+    digests: dict[str, bytes] = {}
     if file is not None:
-        _add_file(file, values, tables)
+        _add_file(file, values, tables, digests)
     _add_environment(os.environ if environment is None else environment, values, tables)
     for name, value in (flags or {}).items():
         if name not in OPTIONS:
@@ -261,7 +270,8 @@ def load(
     for table, size in (capacities or {}).items():
         check = _heap_bytes if table.endswith(HEAP_SIZE) else _capacity
         tables[table] = check(size, f"capacity of {table}")
-    return _build(values, tables)
+    _add_tokens(tokens or {}, "tokens", digests)
+    return _build(values, tables, digests)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -274,7 +284,9 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _build(values: Mapping[str, Any], capacities: Mapping[str, int]) -> Settings:
+def _build(
+    values: Mapping[str, Any], capacities: Mapping[str, int], tokens: Mapping[str, bytes]
+) -> Settings:
     sections: dict[str, dict[str, Any]] = {section: {} for section in ("", "sync", "limits", "log")}
     for path, value in values.items():
         section, _, name = path.rpartition(".")
@@ -285,10 +297,13 @@ def _build(values: Mapping[str, Any], capacities: Mapping[str, int]) -> Settings
         limits=Limits(**sections["limits"]),
         log=Log(**sections["log"]),
         capacities=dict(capacities),
+        tokens=dict(tokens),
     )
 
 
-def _add_file(file: Path, values: dict[str, Any], tables: dict[str, int]) -> None:
+def _add_file(
+    file: Path, values: dict[str, Any], tables: dict[str, int], tokens: dict[str, bytes]
+) -> None:
     try:
         with file.open("rb") as stream:
             content = tomllib.load(stream)
@@ -304,6 +319,7 @@ def _add_file(file: Path, values: dict[str, Any], tables: dict[str, int]) -> Non
             tables[name] = _capacity(given["capacity"], f"{where}.capacity")
         if "heap_bytes" in given:
             tables[name + HEAP_SIZE] = _heap_bytes(given["heap_bytes"], f"{where}.heap_bytes")
+    _add_tokens(content.pop("tokens", {}), f"{file}: tokens", tokens)
     for path, value in _flat(content, ""):
         if path not in _BY_PATH:
             hint = did_you_mean(path, _BY_PATH)
@@ -311,6 +327,32 @@ def _add_file(file: Path, values: dict[str, Any], tables: dict[str, int]) -> Non
                 hint = "; did you mean [tables.NAME]?"
             raise ConfigurationError(f"{file}: {path}: no such setting{hint}")
         values[path] = _BY_PATH[path].check(value, f"{file}: {path}")
+
+
+def _add_tokens(given: Any, where: str, tokens: dict[str, bytes]) -> None:
+    """Add tokens by name: as they are, or as "sha256:" and the digest in hex."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{where}: must be a table of names and secrets")
+    for name, secret in given.items():
+        if not 1 <= len(name.encode()) <= CALLER_BYTES_MAX:
+            raise ConfigurationError(f"{where}: {name!r} must have 1 to {CALLER_BYTES_MAX} bytes")
+        digest = _digest(secret, f"{where}.{name}")
+        same = [other for other, known in tokens.items() if known == digest and other != name]
+        if same:
+            raise ConfigurationError(f"{where}.{name}: {same[0]!r} has the same secret")
+        tokens[name] = digest
+
+
+def _digest(secret: Any, where: str) -> bytes:
+    """Messages never show the secret: they end up in logs."""
+    if not isinstance(secret, str) or not secret:
+        raise ConfigurationError(f"{where}: must be text, and not empty")
+    if not secret.startswith(DIGEST_PREFIX):
+        return hashlib.sha256(secret.encode()).digest()
+    digits = secret.removeprefix(DIGEST_PREFIX)
+    if len(digits) != 64 or not set(digits.lower()) <= set("0123456789abcdef"):
+        raise ConfigurationError(f"{where}: after {DIGEST_PREFIX} come 64 hexadecimal digits")
+    return bytes.fromhex(digits)
 
 
 def _flat(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.trouble import ACCOUNTS, CASH, app
 from tests.support.wire import wait_until
+from tests.unit.durable.checkpoints import flip, pages_file
 
 from diptych import App, Db, key, ordered
 from diptych.durable import checkpoints_in
@@ -268,11 +269,10 @@ def test_serve_says_what_is_wrong_and_ends_with_2_or_1(tmp_path: Path) -> None:
     assert refused.returncode == 2, said
     assert "table account, column cash: int -> float" in said
     module.write_text(textwrap.dedent(source.format(kind="int")))
-    raw = bytearray(checkpoint.path.read_bytes())
-    raw[-100] ^= 4
-    checkpoint.path.write_bytes(raw)
+    flip(pages_file(checkpoint), 4096)
+    damaged_bytes = pages_file(checkpoint).read_bytes()
     damaged = serve()
     _, said = damaged.communicate(timeout=60)
     assert damaged.returncode == 1, said
-    assert f"{checkpoint.path} is damaged: page" in said
-    assert checkpoint.path.read_bytes() == bytes(raw)
+    assert f"{checkpoint.path} is damaged: pages-1.diptych: page 1" in said
+    assert pages_file(checkpoint).read_bytes() == damaged_bytes

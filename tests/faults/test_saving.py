@@ -1,4 +1,4 @@
-"""A save that is cut off at any point: what was complete before is complete afterwards.
+"""A save that is cut off at any point: the newest two that were complete are complete afterwards.
 
 Each point is a call to the file system; the process that saves ends right before it, after half of
 it, or after it, by chance of a seeded kind also in the middle of anything. What it leaves is opened
@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 from tests.support.trouble import ACCOUNTS, CASH, app
 from tests.support.wire import wait_until
-from tests.unit.durable.checkpoints import REGION_PAGES, region_of, save
+from tests.unit.durable.checkpoints import load, save, words_of
+from tests.unit.durable.test_directory import Counting
 
-from diptych.durable import DataDirectory, Files, checkpoints_in, read_pages
-from diptych.memory import PAGE_BYTES, Region
+from diptych.durable import DataDirectory, Files, checkpoints_in, read_manifest
+from diptych.errors import ConfigurationError
 from diptych.serving import writer
 from diptych.serving.local import running
 from diptych.serving.spawn import fork_quietly
@@ -73,35 +74,55 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def newest_value(path: Path) -> tuple[int, int]:
-    """What the next start finds: the sequence number, and what `region_of` was made with."""
+def complete(path: Path) -> list[int]:
+    """What the next start finds, the newest last: each is, byte for byte, what it says."""
     with DataDirectory.open(path, "shop") as directory:
         assert not list(path.glob("*.partial"))
-        for checkpoint in directory.checkpoints()[-2:]:
-            with Region.create(REGION_PAGES * PAGE_BYTES) as region:
-                read_pages(checkpoint.path, region, lambda _: None)
-                value = int(region.words[512]) - 512
-                with region_of(value) as same:
-                    assert (region.words == same.words).all()
-        return checkpoint.sequence, value
+        checkpoints = directory.checkpoints()
+    for checkpoint in checkpoints:
+        assert load(checkpoint) == words_of(checkpoint.sequence)
+    return [checkpoint.sequence for checkpoint in checkpoints]
+
+
+def save_four(path: Path, files: Files) -> None:
+    """Each saves `region_of` of its own number, the last into the file of the first."""
+    for number in range(1, 5):
+        save(path, number, number, files)
 
 
 def test_the_process_ends_at_each_call(tmp_path: Path) -> None:
     counts: list[int] = []
-    for number in (1, 2):
-        save(tmp_path / "count", number, number)
-    save(tmp_path / "count", 3, 3, Ending(-1, counts.append))
-    calls = counts[-1]
+    save_four(tmp_path / "count", Ending(-1, counts.append))
+    calls, newest = counts[-1], 0
     for last in range(calls):
         path = tmp_path / str(last)
-        save(path, 1, 1)
-        save(path, 2, 2)
-        cut_off = partial(save, path, 3, 3, Ending(last))
-        assert ended(in_a_process(cut_off)) == DEAD, "the fault never came"
-        sequence, value = newest_value(path)
-        assert sequence == value
-        assert sequence in (2, 3)
-        assert len(checkpoints_in(path)) >= 2
+        assert ended(in_a_process(partial(save_four, path, Ending(last)))) == DEAD, "it never came"
+        before, found = newest, complete(path)
+        newest = found[-1] if found else 0
+        assert newest in (before, before + 1)
+        assert len(found) >= min(2, newest), "there were two complete ones"
+        save(path, newest + 1, newest + 1)
+        assert complete(path)[-1] == newest + 1
+    assert newest == 4
+
+
+def test_each_call_fails(tmp_path: Path) -> None:
+    """The save ends with an error, and the ones after it are not the worse for it."""
+    counting = Counting()
+    save_four(tmp_path / "count", counting)
+    for number in range(len(counting.calls)):
+        path, failed = tmp_path / str(number), 0
+        files = Counting(failing=number)
+        found: list[int] = []
+        for sequence in range(1, 5):
+            try:
+                save(path, sequence, sequence, files)
+            except (OSError, ConfigurationError):
+                failed += 1
+            before, found = found, complete(path)
+            assert set(before[-2:]) <= set(found), "the newest two were to stay"
+        assert failed == 1, "the fault never came"
+        assert len(found) >= 2
 
 
 class Slow(Files):
@@ -119,7 +140,7 @@ def test_kill_9_at_random_moments(tmp_path: Path) -> None:
     def live() -> None:
         with DataDirectory.open(tmp_path, "shop") as directory:
             newest = directory.newest()
-        number = newest.sequence if newest else 0
+            number = newest.sequence if newest else 0
         while True:
             number += 1
             save(tmp_path, number, number, Slow())
@@ -133,10 +154,11 @@ def test_kill_9_at_random_moments(tmp_path: Path) -> None:
         time.sleep(chance.uniform(0.002, 0.04))
         os.kill(pid, signal.SIGKILL)
         assert ended(pid) == -signal.SIGKILL
-        cut_off += bool(list(tmp_path.glob("*.partial")))
+        held = {read_manifest(c.path).slot for c in checkpoints_in(tmp_path)}
+        written = {int(file.stem[-1]) for file in tmp_path.glob("pages-*.diptych")}
+        cut_off += bool(written - held)
         if checkpoints_in(tmp_path):
-            sequence, value = newest_value(tmp_path)
-            assert sequence == value
+            sequence = complete(tmp_path)[-1]
             assert sequence >= seen
             seen = sequence
     assert seen > 0, "nothing was ever saved"
@@ -144,7 +166,7 @@ def test_kill_9_at_random_moments(tmp_path: Path) -> None:
 
 
 class Full(Files):
-    def reserve(self, fd: int, size_bytes: int) -> None:
+    def reserve(self, fd: int, size_bytes: int, offset: int = 0) -> None:
         raise OSError(28, "No space left on device")
 
 

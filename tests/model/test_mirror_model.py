@@ -1,9 +1,10 @@
 """The mirror's set arithmetic on real memory: random schedules, and whole images compared.
 
 A schedule writes pages again and again (few pages, so that they meet in every set), levels,
-pre-copies while the owner writes on, abandons syncs, loses tracking, grows, and cuts. After each
-committed sync the whole image must equal the region. The obvious wrong rules run through the same
-schedules, and must be caught.
+pre-copies while the owner writes on, abandons syncs, loses tracking, grows, and cuts. A cut may be
+committed at once, or after any of the other steps. Each committed image must equal what the region
+was at its cut, byte for byte. The obvious wrong rules run through the same schedules, and must be
+caught.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import itertools
 import random
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ from diptych.memory import (
 from diptych.memory.layout import Pages
 from diptych.memory.page_set import PageSet
 
-PAGES = 20
+PAGES = 28
 FIRST_EXTENT = Extent(1, 15)
 Choose = Callable[[int], int]  # a number from 0 up to, but not including, its argument
 STEPS = (
@@ -42,6 +42,8 @@ STEPS = (
     "abort",
     "sync",
     "sync",
+    "cut",
+    "commit",
     "grow",
     "lose",
 )
@@ -55,8 +57,8 @@ class LastTakeMirror(Mirror):
         return self.last
 
     def commit(self, image: int) -> None:
-        self._written.clear()
-        self._written.add(self.last)
+        self._cut_pages.clear()
+        self._cut_pages.add(self.last)
         super().commit(image)
 
 
@@ -86,6 +88,31 @@ class ForgetfulCutMirror(Mirror):
         return super().cut(image, sequence, history)
 
 
+class OneSetMirror(Mirror):
+    """Wrong: the commit takes all that is known by then for what the cut copied."""
+
+    def commit(self, image: int) -> None:
+        self._cut_pages.add(self._written.pages())
+        self._written.clear()
+        super().commit(image)
+
+
+class ForgottenCutMirror(Mirror):
+    """Wrong: a cut that is abandoned is taken for one that never took anything."""
+
+    def abort(self, image: int) -> None:
+        self._cut_pages.clear()
+        super().abort(image)
+
+
+class UncutPagesMirror(Mirror):
+    """Wrong: what the cut set aside for its commit does not reach the other images."""
+
+    def commit(self, image: int) -> None:
+        self._cut_pages.clear()
+        super().commit(image)
+
+
 class Schedule:
     """One region and its mirror, driven by the numbers that `choose` gives."""
 
@@ -110,6 +137,8 @@ class Schedule:
         )
         self.mirror.add_extent(FIRST_EXTENT)
         self.grown = FIRST_EXTENT.stop
+        # What the region was at a cut that is not committed yet.
+        self.at_cut: bytes | None = None
         self.value = 1
         self.wrong = 0
         self.compared = 0
@@ -127,12 +156,6 @@ class Schedule:
             for _ in range(self.choose(3)):
                 (self.write, self.back)[self.choose(2)]()
         return pages
-
-    def cut(self, image: int) -> SyncRecord | None:
-        self.standing_still = True
-        record = self.mirror.cut(image, self.mirror.sequence + 1, 1)
-        self.standing_still = False
-        return record
 
     def close(self) -> None:
         self.mirror.tracker.stop()
@@ -156,29 +179,55 @@ class Schedule:
             self.mirror.level(free[self.choose(len(free))])
 
     def precopy(self) -> None:
-        if self.mirror.filling != NONE:
+        if self.mirror.filling != NONE and self.at_cut is None:
             self.mirror.precopy(self.mirror.filling, self.choose(4))
 
     def abort(self) -> None:
         if self.mirror.filling != NONE:
             if self.choose(2):
-                self.cut(self.mirror.filling)
+                self.cut()
             self.mirror.abort(self.mirror.filling)
+            self.at_cut = None
+
+    def cut(self) -> None:
+        """Not committed yet. If nothing was written, the current image must show this instant."""
+        if self.mirror.filling == NONE or self.at_cut is not None:
+            return
+        self.standing_still = True
+        record = self.mirror.cut(self.mirror.filling, self.mirror.sequence + 1, 1)
+        self.standing_still = False
+        now = self.content(self.region)
+        if record is None:
+            self.compare(self.mirror.current, now)
+        else:
+            self.at_cut = now
+
+    def commit(self) -> None:
+        if self.at_cut is not None:
+            image = self.mirror.filling
+            self.mirror.commit(image)
+            self.compare(image, self.at_cut)
+            self.at_cut = None
 
     def sync(self) -> None:
+        self.commit()
         self.level()
-        image = self.mirror.filling
-        if self.cut(image) is None:
-            image = self.mirror.current
-        else:
-            self.mirror.commit(image)
-        # Not by the mirror's own comparison: every byte of what is allocated.
-        part = slice(512, self.grown * 512)
+        self.cut()
+        self.commit()
+
+    def content(self, memory: Region) -> bytes:
+        """Not by the mirror's own comparison: every byte of what is allocated."""
+        return memory.words[512 : self.grown * 512].tobytes()
+
+    def compare(self, image: int, expected: bytes) -> None:
         self.compared += 1
-        self.wrong += not np.array_equal(self.region.words[part], self.images[image].words[part])
+        self.wrong += self.content(self.images[image])[: len(expected)] != expected
 
     def grow(self) -> None:
-        if self.grown < PAGES and self.choose(4) == 0:
+        if self.grown < PAGES and self.choose(2):
+            if self.choose(2):  # the owner may have written before it asks
+                self.value += 1
+                self.region.words[self.grown * 512 + self.choose(512)] = self.value
             self.mirror.add_extent(Extent(self.grown, self.grown + 1))
             self.grown += 1
 
@@ -214,7 +263,16 @@ def test_long_schedules_with_the_right_rule(tracker_kind: type[KernelTracker]) -
 
 
 @pytest.mark.parametrize(
-    "kind", [LastTakeMirror, ThisSyncMirror, LevelFromRegionMirror, ForgetfulCutMirror]
+    "kind",
+    [
+        LastTakeMirror,
+        ThisSyncMirror,
+        LevelFromRegionMirror,
+        ForgetfulCutMirror,
+        OneSetMirror,
+        ForgottenCutMirror,
+        UncutPagesMirror,
+    ],
 )
 def test_the_wrong_rules_are_caught(kind: type[Mirror]) -> None:
     assert wrong_images(kind, KernelTracker, 30) > 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diptych.bulk.exporting import Rows, Snapshot
 from diptych.bulk.files import BadFile
-from diptych.durable import checkpoints_in, read_header
+from diptych.durable import checkpoints_in, read_manifest
 from diptych.engine.opening import load
 from diptych.errors import CorruptionError, did_you_mean
 from diptych.memory import Region
@@ -33,19 +33,19 @@ def from_data(directory: Path, tables: Sequence[str]) -> Iterator[Snapshot]:
     found = checkpoints_in(directory)
     if not found:
         raise BadFile(f"{directory} holds no checkpoint")
-    header = read_header(found[-1].path)
-    stored = read_schema(header.schema)
+    manifest = read_manifest(found[-1].path)
+    stored = read_schema(manifest.schema)
     layout = layouts.plan(stored.tables, app=stored.app, version=stored.version)
-    if layout.size_bytes != header.region_bytes:
+    if layout.size_bytes != manifest.region_bytes:
         raise CorruptionError(f"{found[-1].path}: its schema and its size contradict each other")
     known = [spec.name for spec in stored.tables]
     for name in tables:
         if name not in known:
             raise BadFile(f"{stored.app} has no table {name!r}{did_you_mean(name, known)}")
-    with Region.create(header.region_bytes, scratch_bytes=SCRATCH_BYTES, name="export") as region:
+    with Region.create(manifest.region_bytes, scratch_bytes=SCRATCH_BYTES, name="export") as region:
         load(found[-1], layout, region)
         db = Database(layout, region, writable=False)
-        yield _snapshot(db, header.sequence, tables)
+        yield _snapshot(db, manifest.sequence, tables)
         del db
         gc.collect()  # views of the memory that is about to go
 

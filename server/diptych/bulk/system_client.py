@@ -9,7 +9,7 @@ from typing import Any
 
 from diptych.engine.system import DESCRIBED
 from diptych_client import Client
-from diptych_client.core import Call
+from diptych_client.calls import Call
 from diptych_client.operations import read_operations
 
 ASK_TIMEOUT_S = 30.0

@@ -4,7 +4,11 @@ An argument is taken as JSON where it is JSON, else as text: `diptych call trans
 `diptych call best AAPL`, `diptych call book '{"levels": 3}'`. Exit codes: 0 done, 1 refused or
 failed, 2 wrong usage. Without an operation it is a health check: 0 means that the server answers.
 With --json also refusals and errors are printed as JSON: {"rejected": code, "details": {...}} or
-{"error": code, "message": text}.
+{"error": code, "message": text, ...}.
+
+A transaction with --request KEY runs once, however often it is called with that key and the same
+arguments. `diptych call [ADDRESS] --outcome REQUEST` tells what became of a transaction, by its key
+or as an "outcome_unknown" names it; one that has not run by then never will (not_executed).
 """
 
 from __future__ import annotations
@@ -12,10 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from typing import Any
 
-from diptych_client import CallError, Client, DiptychError, Rejected
+from diptych_client import CallError, Client, DiptychError, OutcomeUnknown, Rejected
 
 HELP = "run one operation of a running server, or list its operations"
 
@@ -33,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"address: host:port, else ${ADDRESS_VARIABLE}, else {ADDRESS_DEFAULT}",
     )
     parser.add_argument("--json", action="store_true", help="print the answer as one line of JSON")
+    parser.add_argument("--request", metavar="KEY", help="run a transaction once for this key")
+    parser.add_argument("--outcome", metavar="REQUEST", help="print what became of a transaction")
     parser.add_argument("--info", action="store_true", help="print the server's figures")
     parser.add_argument("--tables", action="store_true", help="print how full the tables are")
     parser.add_argument(
@@ -45,34 +52,49 @@ def run(arguments: argparse.Namespace) -> int:
     address = os.environ.get(ADDRESS_VARIABLE, ADDRESS_DEFAULT)
     if words and ":" in words[0]:
         address = words.pop(0)
+    if arguments.outcome is not None and (words or arguments.request is not None):
+        print("diptych call: --outcome asks; it calls no operation", file=sys.stderr)
+        return 2
     try:
         with Client(address, timeout=arguments.timeout) as client:
-            if arguments.info:
+            if arguments.outcome is not None:
+                show(client.outcome(arguments.outcome), as_json=arguments.json)
+            elif arguments.info:
                 print(json.dumps(client.info(), indent=None if arguments.json else 2))
             elif arguments.tables:
                 _show_tables(client.info()["writer"], as_json=arguments.json)
             elif words:
                 values = [parsed(word) for word in words[1:]]
-                show(client.call(words[0], *values), as_json=arguments.json)
+                once = client.using(request=arguments.request)
+                show(once.call(words[0], *values), as_json=arguments.json)
             else:
                 _list(client, as_json=arguments.json)
-    except Rejected as refusal:
-        if arguments.json:
-            show({"rejected": refusal.code, "details": refusal.details}, as_json=True)
-        else:
-            print(f"rejected: {refusal}", file=sys.stderr)
-        return 1
     except DiptychError as error:
-        if arguments.json:
-            show({"error": error.code, "message": str(error)}, as_json=True)
-        else:
-            code = "" if isinstance(error, CallError) else f"{address}: {error.code}: "
-            print(f"diptych call: {code}{error}", file=sys.stderr)
-        return 2 if isinstance(error, CallError) else 1
+        return _tell(error, address, as_json=arguments.json)
     except ValueError as error:
         print(f"diptych call: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _tell(error: DiptychError, address: str, *, as_json: bool) -> int:
+    """Print why there is no value. Returns the exit code."""
+    if isinstance(error, Rejected):
+        if as_json:
+            show({"rejected": error.code, "details": error.details}, as_json=True)
+        else:
+            print(f"rejected: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        fields = {name: getattr(error, name) for name in error.fields}
+        show({"error": error.code, "message": str(error), **fields}, as_json=True)
+    else:
+        code = "" if isinstance(error, CallError) else f"{address}: {error.code}: "
+        print(f"diptych call: {code}{error}", file=sys.stderr)
+        if isinstance(error, OutcomeUnknown):
+            asked = f"diptych call {address} --outcome {shlex.quote(error.request)}"
+            print(f"what became of it: {asked}", file=sys.stderr)
+    return 2 if isinstance(error, CallError) else 1
 
 
 def parsed(word: str) -> Any:

@@ -1,4 +1,4 @@
-"""What outlives the process: the data directory and the checkpoint files in it.
+"""What outlives the process: the data directory, the checkpoints and the command log in it.
 
 Knows regions as pages and extents, and a schema as text that it keeps; knows neither tables nor
 transactions, and never decides what to do about a difference (`engine.opening` does).
@@ -7,20 +7,51 @@ docs/formats.md has the files byte by byte.
 
 from __future__ import annotations
 
-from diptych.durable.checkpoint import Checkpoint, read_header, read_pages, verify_pages
-from diptych.durable.directory import DataDirectory, checkpoints_in
+from diptych.durable.checkpoint import (
+    Checkpoint,
+    CheckpointReplaced,
+    checkpoints_in,
+    read_manifest,
+    read_pages,
+    verify_pages,
+)
+from diptych.durable.directory import DataDirectory, Ended
 from diptych.durable.files import Files
-from diptych.durable.header import Header
+from diptych.durable.log import CommandLog, DiskFull, LogBroken
+from diptych.durable.log_format import Kind, Mode
+from diptych.durable.log_reader import Ending, Record, State, Tail, read_tail, repair
+from diptych.durable.log_segments import Segment, segments
+from diptych.durable.manifest import Manifest
+from diptych.durable.pacing import Pacer
 from diptych.durable.progress import Progress
+from diptych.durable.store import CheckpointStore, Saved
 
 __all__ = [
     "Checkpoint",
+    "CheckpointReplaced",
+    "CheckpointStore",
+    "CommandLog",
     "DataDirectory",
+    "DiskFull",
+    "Ended",
+    "Ending",
     "Files",
-    "Header",
+    "Kind",
+    "LogBroken",
+    "Manifest",
+    "Mode",
+    "Pacer",
     "Progress",
+    "Record",
+    "Saved",
+    "Segment",
+    "State",
+    "Tail",
     "checkpoints_in",
-    "read_header",
+    "read_manifest",
     "read_pages",
+    "read_tail",
+    "repair",
+    "segments",
     "verify_pages",
 ]

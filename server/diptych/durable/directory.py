@@ -1,57 +1,48 @@
-"""The data directory: who may use it, which checkpoints it holds, and how a new one gets there.
+"""The data directory: who may use it. What it holds is told by `store` and `checkpoint`.
 
 `lock` is held (flock) by the one process that writes, for as long as it lives; the kernel lets go
-of it with the process. `checkpoint-<sequence>-<epoch>.diptych` is a complete checkpoint: `epoch`
-counts those of the directory, so the highest is the newest. `*.partial` is one being written, or
-what a process that was killed left of one; nothing reads it.
-
-The newest two complete ones are kept: a new one gets its name before the oldest loses its own.
+of it with the process. What it says tells the next one how this one ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
-import re
-import time
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
-from diptych.durable.checkpoint import Checkpoint, write_checkpoint
+from diptych.durable.checkpoint import Checkpoint
 from diptych.durable.files import Files
-from diptych.durable.header import Header
-from diptych.durable.progress import Progress, in_mebibytes
+from diptych.durable.store import CheckpointStore
 from diptych.errors import ConfigurationError
-from diptych.memory import PAGE_BYTES, Extent, Region
+from diptych.memory import Extent, Region
 
-KEPT = 2
 LOCK = "lock"
-PARTIAL = ".partial"
-_NAME = re.compile(r"checkpoint-(\d{20})-(\d{10})\.diptych")
-
-log = logging.getLogger("diptych.durable")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def checkpoints_in(path: Path) -> list[Checkpoint]:
-    """The complete checkpoints of a directory, the newest last. Errors: OSError."""
-    found = []
-    for name in os.listdir(path):
-        match = _NAME.fullmatch(name)
-        if match is not None:
-            found.append(Checkpoint(path / name, int(match[1]), int(match[2])))
-    return sorted(found, key=lambda checkpoint: (checkpoint.epoch, checkpoint.sequence))
+class Ended(Enum):
+    """How the last one that had a directory locked ended."""
+
+    CLEAN = "in order"
+    SAME_BOOT = "killed, and the host has run since: what it wrote to files is there"
+    OTHER_BOOT = "killed, perhaps with the host: what was not synced may be gone"
 
 
 class DataDirectory:
     """A directory that this process has locked. Make it with `open`; a context manager."""
 
-    def __init__(self, path: Path, lock_fd: int, files: Files) -> None:
+    def __init__(self, path: Path, lock_fd: int, files: Files, app: str, said: str) -> None:
         self.path = path
+        self.files = files
+        self.ended, self.mode_before = _read(said)
+        """How the one before ended, and with which durability; "" if there was none."""
+        self._app, self._mode = app, self.mode_before
         self._lock_fd = lock_fd
-        self._files = files
+        self.store = CheckpointStore(path, files)
 
     @classmethod
     def open(cls, path: Path, app: str, files: Files | None = None) -> DataDirectory:
@@ -70,13 +61,11 @@ class DataDirectory:
             raise ConfigurationError(f"data: {path}: {error.strerror or error}") from None
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, f"{os.getpid()} {app}\n".encode(), 0)
-            for left in path.glob(f"checkpoint-*{PARTIAL}"):
-                log.warning("removing %s: whoever wrote it did not finish", left.name)
-                files.remove(left)
+            said = os.pread(lock_fd, 1000, 0).decode(errors="replace")
+            _say(lock_fd, app, f"running {_read(said)[1] or 'none'} {_boot_id()}")
+            CheckpointStore(path, files).clear()
         except BlockingIOError:
-            holder = os.pread(lock_fd, 200, 0).decode(errors="replace").strip()
+            holder = os.pread(lock_fd, 200, 0).decode(errors="replace").partition("\n")[0]
             os.close(lock_fd)
             told = f" (process and application: {holder})" if holder else ""
             raise ConfigurationError(
@@ -85,15 +74,14 @@ class DataDirectory:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, lock_fd, files)
+        return cls(path, lock_fd, files, app, said)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete ones, the newest last. Errors: OSError."""
-        return checkpoints_in(self.path)
+        return self.store.checkpoints()
 
     def newest(self) -> Checkpoint | None:
-        found = self.checkpoints()
-        return found[-1] if found else None
+        return self.store.newest()
 
     def save(
         self,
@@ -104,45 +92,31 @@ class DataDirectory:
         schema: bytes,
         history: int,
         sequence: int,
+        facts: str = "",
     ) -> Checkpoint:
-        """Write a checkpoint of `region`, which nobody changes meanwhile.
+        """Write a checkpoint of `region`, all of it and as fast as the disk takes it.
 
-        Returns when it would outlive the host. Errors: OSError (a full disk); what was there
-        before is then still there.
+        Errors: as `CheckpointStore.save`.
         """
-        newest = self.newest()
-        header = Header(
+        saved = self.store.save(
+            region,
+            extents,
             app=app,
             schema=schema,
             history=history,
             sequence=sequence,
-            epoch=1 + (newest.epoch if newest else 0),
-            time_ns=time.time_ns(),
-            region_bytes=region.size_bytes,
-            extents=tuple(extents),
+            facts=facts,
         )
-        path = self.path / header.file_name
-        partial = path.with_name(path.name + PARTIAL)
-        data_bytes = header.page_count * PAGE_BYTES
-        progress = Progress(
-            log, f"saving to {self.path}", data_bytes, shown=in_mebibytes, unit="MiB"
-        )
-        try:
-            write_checkpoint(self._files, partial, region, header, progress.add)
-            self._files.rename(partial, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._files.remove(partial)
-            raise
-        self._files.sync_directory(self.path)
-        log.info(
-            "saved %s, %s MiB, in %.1f s",
-            path.name,
-            in_mebibytes(header.file_bytes),
-            progress.elapsed_s,
-        )
-        self._forget_old()
-        return Checkpoint(path, sequence, header.epoch)
+        return saved.checkpoint
+
+    def begin(self, mode: str) -> None:
+        """Note with which durability answers leave from now on."""
+        self._mode = mode
+        _say(self._lock_fd, self._app, f"running {mode} {_boot_id()}")
+
+    def end_in_order(self) -> None:
+        """Note that nothing is missing here, for the next one to see."""
+        _say(self._lock_fd, self._app, f"ended {self._mode}")
 
     def close(self) -> None:
         """Unlock it."""
@@ -161,10 +135,26 @@ class DataDirectory:
     ) -> None:
         self.close()
 
-    def _forget_old(self) -> None:
-        """Remove all but the newest. What can't be removed costs disk space alone."""
-        try:
-            for old in self.checkpoints()[:-KEPT]:
-                self._files.remove(old.path)
-        except OSError as error:
-            log.warning("an old checkpoint stays: %s", error)
+
+def _say(fd: int, app: str, state: str) -> None:
+    said = f"{os.getpid()} {app}\n{state}\n".encode()
+    os.pwrite(fd, said, 0)
+    os.ftruncate(fd, len(said))
+    os.fsync(fd)  # or a host that fails would leave what it said before
+
+
+def _read(said: str) -> tuple[Ended, str]:
+    """From what the lock says; a directory that nobody has used yet is in order."""
+    lines = said.splitlines()
+    if not lines:
+        return Ended.CLEAN, ""
+    state, mode, boot_id = [*(lines[1].split() if len(lines) > 1 else []), "", "", ""][:3]
+    if state == "ended":
+        return Ended.CLEAN, mode
+    return (Ended.SAME_BOOT if boot_id and boot_id == _boot_id() else Ended.OTHER_BOOT), mode
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return _BOOT_ID.read_text().strip()
+    return ""

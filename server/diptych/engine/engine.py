@@ -258,7 +258,10 @@ class Engine:
         """Run one function as a transaction: setup, tests, scripts. Raises what it raises."""
         self._check_alone()
         self._begin()
-        return self._execute(function, arguments, pack=lambda value: value)
+        try:
+            return self._execute(function, arguments, pack=lambda value: value)
+        except OverBudgetNow:
+            raise error_of(Cause.OVER_BUDGET, function.__name__) from None
 
     def begin(self, time_ns: int) -> None:
         """Give the transactions that `run` runs from now on their time; `outcome` begins anew."""
@@ -514,7 +517,7 @@ class Engine:
 
         `pack` turns the value into what is returned, before the commit, so that a value which
         can't be sent undoes the transaction. What needed memory on the way is not looked at: it is
-        run again, whatever the handler made of the exception.
+        run again, whatever the handler made of the exception. Nor is what used up its time.
         """
         lifetimes, space = self._lifetimes, self._space
         while True:
@@ -524,19 +527,22 @@ class Engine:
                 result = pack(function(self.db, *arguments))
                 if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
-            except (Exception, MemoryNeeded):
+            except (Exception, MemoryNeeded, OverBudgetNow):
                 self._undo()
-                if space.memory_needed is None:
+                if space.memory_needed is None and not space.is_over_budget():
                     raise
             except BaseException:
                 self._undo()
                 space.memory_needed = None
                 raise
             else:
-                if space.memory_needed is None:
+                if space.memory_needed is None and not space.is_over_budget():
                     self._scratch[at.S_UNDO_TOP] = 0
                     return result
                 self._undo()  # the handler caught what should have ended it
+            if space.is_over_budget():
+                space.memory_needed = None
+                raise OverBudgetNow
             self._give_what_is_needed()
 
     def _undo(self) -> None:

@@ -2,7 +2,7 @@
 
 Reads every checkpoint, opens the newest in memory of this process, and looks at it: structures,
 references, invariants, how full tables are, what a start would make of it, and what looking cost.
-Needs no lock: checkpoints never change once they have their name.
+Needs no lock: a server that changes the pages of an older checkpoint has removed its name first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from diptych.app import App
-from diptych.durable import Checkpoint, checkpoints_in, read_header, verify_pages
+from diptych.durable import Checkpoint, checkpoints_in, read_manifest, verify_pages
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.engine.opening import Examined, examine, load, migrate, stored_layout
 from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
@@ -89,8 +89,11 @@ def inspect_data(app: App, path: Path, capacities: Mapping[str, int] | None = No
     report = DataReport(path)
     checkpoints = checkpoints_in(path)
     for checkpoint in checkpoints:
-        report.files.append(_read(checkpoint))
-    if not checkpoints:
+        file = _read(checkpoint)
+        # Gone: a running server has written newer ones, and is changing the pages of this.
+        if checkpoint.path.exists():
+            report.files.append(file)
+    if not report.files:
         return report
     if report.files[-1].damage:
         report.start, report.refusal = "refuse", "the newest checkpoint is damaged"
@@ -105,16 +108,16 @@ def inspect_data(app: App, path: Path, capacities: Mapping[str, int] | None = No
 def _read(checkpoint: Checkpoint) -> FileReport:
     began = time.monotonic()
     try:
-        header = verify_pages(checkpoint.path, lambda _: None)
+        manifest = verify_pages(checkpoint, lambda _: None)
     except (CorruptionError, ConfigurationError, OSError) as error:
         return FileReport(checkpoint.path.name, str(error), checkpoint.sequence)
     return FileReport(
         checkpoint.path.name,
         "",
-        header.sequence,
-        header.time_ns,
-        header.file_bytes,
-        header.page_count,
+        manifest.sequence,
+        manifest.time_ns,
+        manifest.data_bytes,
+        manifest.page_count,
         time.monotonic() - began,
     )
 
@@ -122,13 +125,13 @@ def _read(checkpoint: Checkpoint) -> FileReport:
 def _look(
     report: DataReport, app: App, checkpoint: Checkpoint, capacities: Mapping[str, int] | None
 ) -> None:
-    header = read_header(checkpoint.path)
-    examined = examine(header, app, capacities)
+    manifest = read_manifest(checkpoint.path)
+    examined = examine(manifest, app, capacities)
     report.differences = [str(each) for each in examined.comparison.differences]
     report.migration = examined.function.__name__ if examined.function else ""
     report.refusal = examined.refusal
     report.start = "refuse" if examined.refusal else "load" if examined.fits else "migrate"
-    size_bytes = header.region_bytes
+    size_bytes = manifest.region_bytes
     with Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="check") as region:
         layout = stored_layout(examined)
         load(checkpoint, layout, region)
@@ -144,7 +147,7 @@ def _look(
             return
         if examined.fits:
             engine = Engine.recover(
-                app, region, grow=region.allocate, history=header.history, capacities=capacities
+                app, region, grow=region.allocate, history=manifest.history, capacities=capacities
             )
             _invariants(report, engine)
     if report.start == "migrate":

@@ -1,7 +1,7 @@
 """What a start makes of a data directory: nothing, load, migrate, or refuse and say why.
 
-`examine` decides, by headers and schemas alone, and changes nothing; `open_saved` does what it
-says; `save` writes a checkpoint. Knows regions and files; knows no processes.
+`examine` decides, by headers and schemas alone, and changes nothing; `load` and `migrate` do what
+it says; `save` writes a checkpoint. Knows regions and files; knows no processes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from diptych.app import App
-from diptych.durable import Checkpoint, DataDirectory, Header, Progress, read_header, read_pages
+from diptych.durable import (
+    Checkpoint,
+    DataDirectory,
+    Manifest,
+    Progress,
+    read_manifest,
+    read_pages,
+)
 from diptych.durable.progress import in_mebibytes
-from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
+from diptych.errors import ConfigurationError, CorruptionError
 from diptych.evolution import Comparison, Difference, compare
 from diptych.memory import Region
 from diptych.schema import TableSpec
@@ -31,7 +38,7 @@ log = logging.getLogger("diptych.engine")
 class Examined:
     """One checkpoint against the application. `refusal`: why a start refuses it, or ""."""
 
-    header: Header
+    manifest: Manifest
     stored: StoredSchema
     layout: Layout
     comparison: Comparison
@@ -41,24 +48,24 @@ class Examined:
     @property
     def fits(self) -> bool:
         """Whether the data is used as it is."""
-        return self.header.schema == self.layout.schema
+        return self.manifest.schema == self.layout.schema
 
 
-def examine(header: Header, app: App, capacities: Mapping[str, int] | None = None) -> Examined:
+def examine(manifest: Manifest, app: App, capacities: Mapping[str, int] | None = None) -> Examined:
     """Compare a checkpoint with the application. Errors: ConfigurationError (another application's
     data), CorruptionError.
     """
-    if header.app != app.name:
+    if manifest.app != app.name:
         raise ConfigurationError(
-            f"the data is that of the application {header.app!r}, not of {app.name!r}; one "
+            f"the data is that of the application {manifest.app!r}, not of {app.name!r}; one "
             "application a directory"
         )
-    stored = read_schema(header.schema)
+    stored = read_schema(manifest.schema)
     layout = layouts.of_app(app, capacities)
     comparison = compare(stored.tables, in_force(layout))
     function = app.migrations.get(stored.version)
-    refusal = _refusal(header, stored, app, comparison, function)
-    return Examined(header, stored, layout, comparison, function, refusal)
+    refusal = _refusal(manifest, stored, app, comparison, function)
+    return Examined(manifest, stored, layout, comparison, function, refusal)
 
 
 def in_force(layout: Layout) -> list[TableSpec]:
@@ -66,61 +73,31 @@ def in_force(layout: Layout) -> list[TableSpec]:
     return [replace(table.spec, capacity=table.capacity) for table in layout.tables]
 
 
-def open_saved(
-    app: App,
-    directory: DataDirectory,
-    region: Region,
-    *,
-    history: int,
-    capacities: Mapping[str, int] | None = None,
-) -> bool:
-    """Fill `region`, all zero, with the newest checkpoint; False when there is none.
-
-    Data of another schema is migrated, and saved as it is then. Errors: EvolutionError,
-    ConfigurationError, CorruptionError, AllocationFailed, OSError, and what a migration raises; the
-    directory is then as it was.
-    """
-    newest = directory.newest()
-    if newest is None:
-        return False
-    try:
-        examined = examine(read_header(newest.path), app, capacities)
-        if examined.refusal:
-            raise EvolutionError(examined.refusal)
-        if examined.fits:
-            load(newest, examined.layout, region)
-            region.words[at.HISTORY] = history
-            return True
-        migrate(app, newest, examined, region, history=history, capacities=capacities)
-    except CorruptionError as damage:
-        raise CorruptionError(f"{damage}\n{_advice(directory, newest)}") from None
-    save(app.name, directory, region, examined.layout)
-    return True
-
-
-def load(checkpoint: Checkpoint, layout: Layout, region: Region) -> Header:
-    """Read a checkpoint into a region of zeros, and see that it is what its name and header say.
+def load(checkpoint: Checkpoint, layout: Layout, region: Region) -> Manifest:
+    """Read a checkpoint into a region of zeros, and see that it is what its name and manifest say.
 
     Errors: CorruptionError, ConfigurationError, AllocationFailed, OSError.
     """
-    size_bytes = checkpoint.path.stat().st_size
+    size_bytes = read_manifest(checkpoint.path).data_bytes
     what = f"loading {checkpoint.path}"
     progress = Progress(log, what, size_bytes, shown=in_mebibytes, unit="MiB")
-    header = read_pages(checkpoint.path, region, progress.add)
+    manifest = read_pages(checkpoint, region, progress.add)
     words = region.words
     try:
         layout.check(words)
     except CorruptionError as wrong:
         raise CorruptionError(f"{checkpoint.path}: {wrong}") from None
-    if int(words[at.SEQUENCE]) != header.sequence or layout.extents(words) != list(header.extents):
-        raise CorruptionError(f"{checkpoint.path}: its pages are not what its header says")
+    if int(words[at.SEQUENCE]) != manifest.sequence or layout.extents(words) != list(
+        manifest.extents
+    ):
+        raise CorruptionError(f"{checkpoint.path}: its pages are not what its manifest says")
     log.info(
         "loaded %s, %s MiB, in %.1f s",
         checkpoint.path.name,
         in_mebibytes(size_bytes),
         progress.elapsed_s,
     )
-    return header
+    return manifest
 
 
 def migrate(
@@ -134,17 +111,18 @@ def migrate(
 ) -> None:
     """Fill `region`, all zero, with what a checkpoint of another schema becomes.
 
-    Touches no file. Errors: as `open_saved`.
+    Touches no file. Errors: EvolutionError,
+    CorruptionError, AllocationFailed, OSError, and what a migration raises.
     """
     from diptych.engine.migration import Migration  # has kernels that no other start needs
 
     log.info("%s", told(examined))
     before = stored_layout(examined)
-    size_bytes = examined.header.region_bytes
+    size_bytes = examined.manifest.region_bytes
     with Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="stored") as stored:
         load(checkpoint, before, stored)
         old = Database(before, stored, writable=False)
-        old.sequence, old.now = examined.header.sequence, int(stored.words[at.NOW])
+        old.sequence, old.now = examined.manifest.sequence, int(stored.words[at.NOW])
         Migration(
             app,
             examined.comparison,
@@ -162,13 +140,18 @@ def stored_layout(examined: Examined) -> Layout:
     """How the stored region lies. Errors: CorruptionError."""
     stored = examined.stored
     layout = layouts.plan(stored.tables, app=stored.app, version=stored.version)
-    if layout.size_bytes != examined.header.region_bytes:
+    if layout.size_bytes != examined.manifest.region_bytes:
         raise CorruptionError("its schema asks for a region of another size than it has")
     return layout
 
 
-def save(app: str, directory: DataDirectory, region: Region, layout: Layout) -> Checkpoint:
-    """Write a checkpoint of a region that nobody changes meanwhile. Errors: OSError."""
+def save(
+    app: str, directory: DataDirectory, region: Region, layout: Layout, facts: str = ""
+) -> Checkpoint:
+    """Write a checkpoint of a region that nobody changes meanwhile: all of it, at full speed.
+
+    Errors: OSError.
+    """
     words = region.words
     return directory.save(
         region,
@@ -177,6 +160,7 @@ def save(app: str, directory: DataDirectory, region: Region, layout: Layout) -> 
         schema=layout.schema,
         history=int(words[at.HISTORY]),
         sequence=int(words[at.SEQUENCE]),
+        facts=facts,
     )
 
 
@@ -186,18 +170,22 @@ def told(examined: Examined) -> str:
     lines = [f"  {each}" for each in examined.comparison.differences]
     if function is not None:
         lines.append(f"  and the application's migration {function.__name__}")
-    head = f"migrating the data of transaction {examined.header.sequence}, version {stored.version}"
+    head = (
+        f"migrating the data of transaction {examined.manifest.sequence}, version {stored.version}"
+    )
     return "\n".join([f"{head}:", *lines]) if lines else f"{head}: its tables are the same"
 
 
 def _refusal(
-    header: Header,
+    manifest: Manifest,
     stored: StoredSchema,
     app: App,
     comparison: Comparison,
     function: Callable[..., None] | None,
 ) -> str:
-    data = f"the data of transaction {header.sequence} is of version {stored.version} of {app.name}"
+    data = (
+        f"the data of transaction {manifest.sequence} is of version {stored.version} of {app.name}"
+    )
     if stored.version > app.version:
         return (
             f"{data}, and this is version {app.version}: older code does not know what newer code "
@@ -226,18 +214,3 @@ def _refusal(
 
 def _listed(differences: Sequence[Difference]) -> list[str]:
     return [f"  {each}" for each in differences]
-
-
-def _advice(directory: DataDirectory, newest: Checkpoint) -> str:
-    """What to do about a damaged newest checkpoint: somebody has to decide, and it is not us."""
-    older = [each for each in directory.checkpoints() if each != newest]
-    lines = [f"`diptych check APP --data {directory.path}` reads every checkpoint there."]
-    if older:
-        lines.append(
-            "The server does not go back to an older one by itself, since what came after it would "
-            f"be lost. To start from {older[-1].path.name}, which ends with transaction "
-            f"{older[-1].sequence}, move {newest.path.name} out of the directory."
-        )
-    else:
-        lines.append("It is the only one there; restore another from a backup.")
-    return "\n".join(lines)

@@ -6,8 +6,14 @@ long. Both run in a helper thread. The exception is a levelling of few pages, do
 handing it over costs the writer as much (waking a thread, then sharing the interpreter lock with
 it), and on an idle server it would add that thread's latency to a query that waits.
 
-`step` never waits, for a holder or for the helper; what it does to the writer is the pause and no
-more. It returns events, and the caller tells the holders. An image that was published is held by
+What an image shows must be safe before anybody sees it, or an answer could be of something that
+never happened. So an image that was cut waits, whole and unpublished, until the log's ticket of
+that moment is durable; the writer goes on meanwhile, and at most one image waits. The same goes for
+news that the current image shows a later transaction as well. A writer
+that takes over may go on from it: the log has all of it, if not on the disk yet.
+
+`step` never waits, for a holder, the helper or the log; what it does to the writer is the pause and
+no more. It returns events, and the caller tells the holders. An image that was published is held by
 every holder that had joined by then, until that holder lets go of that image at that epoch.
 Holders do not let go of the current image: the next publication is what ends their use of it.
 """
@@ -25,7 +31,7 @@ from sortedcontainers import SortedSet
 from diptych.engine.helper import Helper
 from diptych.engine.sync_policy import SyncPolicy, SyncSettings
 from diptych.engine.sync_statistics import SyncStatistics
-from diptych.memory import NONE, Holder, Holds, Mirror
+from diptych.memory import NONE, Holder, Holds, Mirror, SyncRecord
 
 __all__ = ["Event", "Pinned", "Published", "SyncPolicy", "SyncSettings", "Syncer"]
 
@@ -69,6 +75,20 @@ class _Stage(enum.Enum):
     LEVEL = "that is done; waiting until a sync is due"
     PRECOPYING = "the helper copies ahead of the pause"
     READY = "only the cut is left"
+    GATED = "what was cut waits until it is durable"
+
+
+class _Cut(NamedTuple):
+    """What waits to be published. `record` None: that the current image shows this as well."""
+
+    record: SyncRecord | None
+    sequence: int
+    history: int
+    ticket: int  # of the log: all up to it must be durable
+    waits: bool  # whether that was not so at once
+    began_ns: int
+    ended_ns: int
+    cost_ns: int
 
 
 class Syncer:
@@ -94,6 +114,7 @@ class Syncer:
         self._helper = Helper("diptych-sync")
         self._stage = _Stage.IDLE
         self._image = NONE
+        self._gated: _Cut | None = None
         self._blocked_since_ns: int | None = None
 
     @property
@@ -137,8 +158,12 @@ class Syncer:
         self._joined.discard(holder)
         self._holds.drop_holder(holder)
 
-    def step(self, sequence: int, history: int) -> list[Event]:
-        """Do what is to be done now; `sequence` is the last transaction that ran."""
+    def step(self, sequence: int, history: int, written: int = 0, durable: int = 0) -> list[Event]:
+        """Do what is to be done now; `sequence` is the last transaction that ran.
+
+        `written`, `durable`: tickets of the log, as they are now. All that ran so far is in the log
+        up to `written`, and the log is safe up to `durable`. Without a log, both stay 0.
+        """
         if not self._helper.finished():
             return []
         if self._stage is _Stage.LEVELLING:
@@ -153,15 +178,18 @@ class Syncer:
         if self._stage is _Stage.LEVEL and self._due(sequence):
             self._precopy_or_ready(sequence)
         if self._stage is _Stage.READY:
-            return [self._cut(sequence, history)]
+            self._cut(sequence, history, written, durable)
+        if self._gated is not None and self._gated.ticket <= durable:
+            return [self._publish(self._gated)]
         return []
 
     def wait_ns(self, sequence: int) -> int | None:
         """When `step` has something to do at the latest, from now; None: not before news arrive.
 
-        News are: `sequence` moves on, a query waits, a holder lets go, `wakeup_fd` is readable.
+        News are: `sequence` moves on, a query waits, a holder lets go, `wakeup_fd` is readable, the
+        log says that more of it is durable.
         """
-        if self._helper.busy:
+        if self._helper.busy or self._stage is _Stage.GATED:
             return None
         if self._stage is _Stage.READY:
             return 0
@@ -230,38 +258,52 @@ class Syncer:
         else:
             self._stage = _Stage.READY
 
-    def _cut(self, sequence: int, history: int) -> Published:
-        mirror = self._mirror
+    def _cut(self, sequence: int, history: int, written: int, durable: int) -> None:
         began_ns = self._now_ns()
         self._policy.began(began_ns)
-        record = mirror.cut(self._image, sequence, history)
-        if record is None:
-            # Nothing was written: the current image shows this as well, and this one stays level.
-            ended_ns = self._now_ns()
-            self._statistics.cost(self._policy.spent(ended_ns, ended_ns - began_ns))
-            self._statistics.advances += 1
-            self._stage = _Stage.LEVEL
-            pages, pause_ns, time_ns = 0, ended_ns - began_ns, began_ns
-        else:
-            mirror.commit(self._image)
-            ended_ns = self._now_ns()
-            pages, pause_ns, time_ns = record.pages, ended_ns - began_ns, record.time_ns
-            cost_ns = self._policy.spent(ended_ns, pause_ns, record.taken_pages)
+        record = self._mirror.cut(self._image, sequence, history)
+        ended_ns = self._now_ns()
+        taken_pages = 0
+        if record is not None:
+            taken_pages = record.taken_pages
             copy_ns = record.pause_ns - record.scan_ns
-            self._policy.measured(pages, record.scan_ns, copy_ns)
+            self._policy.measured(record.pages, record.scan_ns, copy_ns)
             if self._published is not None:  # the first image has all pages, which says nothing
                 transactions = sequence - self._published.sequence
                 self._policy.epoch(record.epoch_pages, transactions)
-            self._statistics.cost(cost_ns)
+        cost_ns = self._policy.spent(ended_ns, ended_ns - began_ns, taken_pages)
+        waits = durable < written
+        self._gated = _Cut(record, sequence, history, written, waits, began_ns, ended_ns, cost_ns)
+        self._stage = _Stage.GATED
+
+    def _publish(self, cut: _Cut) -> Published:
+        mirror, record = self._mirror, cut.record
+        began_ns = self._now_ns()
+        if cut.waits:
+            self._statistics.gated(began_ns - cut.ended_ns)
+        if record is not None:
+            mirror.commit(self._image)
+        ended_ns = self._now_ns()
+        pause_ns = cut.ended_ns - cut.began_ns + ended_ns - began_ns
+        cost_ns = cut.cost_ns + self._policy.spent(ended_ns, ended_ns - began_ns)
+        self._statistics.cost(cost_ns)
+        if record is None:
+            # Nothing was written: the current image shows this as well, and this one stays level.
+            self._statistics.advances += 1
+            self._stage = _Stage.LEVEL
+            pages, time_ns = 0, cut.began_ns
+        else:
             self._statistics.sync(ended_ns, pause_ns, record, cost_ns)
             self._stage, self._image = _Stage.IDLE, NONE
+            pages, time_ns = record.pages, record.time_ns
+        self._gated = None
         published = Published(
-            mirror.current, mirror.epoch, sequence, history, time_ns, pages, pause_ns
+            mirror.current, mirror.epoch, cut.sequence, cut.history, time_ns, pages, pause_ns
         )
         self._published = published
         for holder in self._joined:
             self._holds.acquire(holder, published.image, published.epoch)
-        while self._wanted and self._wanted[0] <= sequence:
+        while self._wanted and self._wanted[0] <= published.sequence:
             self._wanted.pop(0)
         return published
 

@@ -19,6 +19,8 @@ class SyncStatistics:
         self.pages = 0
         self.advances = 0
         self.pinned = 0
+        self._gated = 0
+        self._gated_last_ns = 0
         self._began_ns = now_ns
         self._cost_ns = 0
         self._pauses_ns: deque[int] = deque(maxlen=RECENT)
@@ -39,12 +41,18 @@ class SyncStatistics:
         self._precopied.append(record.precopied_pages)
         self._costs_ns.append((now_ns, cost_ns))
 
+    def gated(self, waited_ns: int) -> None:
+        """What a sync shows became durable so long after its cut; the writer went on meanwhile."""
+        self._gated += 1
+        self._gated_last_ns = waited_ns
+
     def summary(self, now_ns: int) -> dict[str, object]:
         return {
             "syncs": self.syncs,
             "pages": self.pages,
             "advances": self.advances,
             "pinned": self.pinned,
+            "gated": {"waits": self._gated, "last_us": round(self._gated_last_ns / 1000, 1)},
             "pause_us": _percentiles(self._pauses_ns, 1000),
             "pages_per_sync": _percentiles(self._pages, 1),
             "precopied_pages_per_sync": _percentiles(self._precopied, 1),

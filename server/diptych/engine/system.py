@@ -26,6 +26,9 @@ OUTCOME = 65_060
 OUTCOME_OF_KEY = 65_061
 QUERIES_FIRST = 65_100
 
+OF_GATEWAYS = frozenset({SESSION_OPEN, SESSIONS_TOUCH})
+"""What only a gateway may call."""
+
 Chunk = list[tuple[str, bytes, bytes, bytes]]
 """Columns of some rows: name, values, bitmap, lengths; see `store.packing.read_chunk`."""
 

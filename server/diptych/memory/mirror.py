@@ -3,18 +3,20 @@
 For a region R, the current image C and an image F that is being filled, the sets are
   A     pages written since C was cut, as far as they were taken from the tracker,
   M(i)  pages that image i lacks against C,
+  B     pages that an image which was cut and is not current yet has beyond C,
 and the steps of a sync, in this order,
   level     copy M(F) - A from C, never from R, which is already beyond C;
   pre-copy  take P; A |= P; M(F) |= P; copy P from R; as often as it helps;
   cut       with R standing still: take W; A |= W; copy every page of A that was not copied since
-            its last take; F now equals R;
-  commit    M(i) |= A for all i other than F; M(F) = 0; A = 0; C = F.
-A sync may be abandoned at any step: A and M(F) are kept, so the next one, into whichever image,
-still copies what this one took from the tracker.
+            its last take; F now equals R; B = A; A = 0;
+  commit    M(i) |= B for all i other than F; M(F) = 0; B = 0; C = F.
+Between cut and commit R may be written and grow, for any length of time: from the cut on, A is what
+R has beyond F. A sync may be abandoned at any step: M(F) is kept, and after a cut A |= B, so the
+next one, into whichever image, still copies what this one took from the tracker.
 
 Level and pre-copy may run in a helper thread while the owner writes R and adds extents. Cut and
-commit belong to the owner. Which image is free to be filled is the caller's knowledge (see
-`holds`).
+commit belong to the owner, which may leave a commit for as long as nobody should see the image yet.
+Which image is free to be filled is the caller's knowledge (see `holds`).
 """
 
 from __future__ import annotations
@@ -101,6 +103,7 @@ class Mirror:
         self._tracking = threading.RLock()
         self._extents: list[Extent] = []
         self._written = PageSet(region.page_count)
+        self._cut_pages = PageSet(region.page_count)
         self._missing = [PageSet(region.page_count) for _ in images]
         # Of A, what the image being filled still has to get from the region.
         self._uncopied = PageSet(region.page_count)
@@ -131,7 +134,12 @@ class Mirror:
     @property
     def uncopied_pages(self) -> int:
         """Pages known to need copying from the region; writes since the last take are not known."""
-        return len(self._uncopied if self._filling != NONE else self._written)
+        return len(self._uncopied if self._copying else self._written)
+
+    @property
+    def _copying(self) -> bool:
+        """Whether an image is being filled, and not cut yet."""
+        return self._filling != NONE and self._cut is None
 
     def missing_pages(self, image: int) -> int:
         """How much levelling `image` would be."""
@@ -183,7 +191,7 @@ class Mirror:
             self._add_to_missing(extent.pages())
         self._extents = merged([*self._extents, extent])
         self._written.add(written)
-        if self._filling != NONE:
+        if self._copying:
             self._uncopied.add(written)
 
     def prepare(self, image: int, pages_goal: int) -> None:
@@ -219,7 +227,7 @@ class Mirror:
 
         Ends, too, when rounds stop getting smaller: the owner then writes as fast as we copy.
         """
-        self._check_filling(image)
+        self._check_copying(image)
         previous = 2 * self.region.page_count
         for number in range(PRECOPY_ROUNDS_MAX):
             began_ns = self._now_ns()
@@ -246,7 +254,7 @@ class Mirror:
         None when nothing was written since the current image was cut: that one shows this instant
         as well, and `image` stays prepared.
         """
-        self._check_filling(image)
+        self._check_copying(image)
         began_ns = self._now_ns()
         self._take()
         scanned_ns = self._now_ns()
@@ -274,29 +282,33 @@ class Mirror:
             scan_ns=scanned_ns - began_ns,
             pause_ns=self._now_ns() - began_ns,
         )
+        with self._lock:
+            self._written, self._cut_pages = self._cut_pages, self._written
         return self._cut
 
     def commit(self, image: int) -> None:
-        """The image that was cut is the current one from now on."""
+        """The image that was cut is the current one from now on, however long ago that was."""
         self._check_filling(image)
         if self._cut is None:
             raise ValueError(f"image {image} was not cut")
         with self._lock:
-            # Unordered, since the owner stands still yet and sorting takes longest of all this.
-            written = self._written.unordered()
+            # Unordered, since sorting takes longest of all this.
+            pages = self._cut_pages.unordered()
             # The first image has all pages, which says nothing about the next ones.
-            self._epoch_pages = written.size if self.current != NONE else 0
+            self._epoch_pages = pages.size if self.current != NONE else 0
             self.current, self.epoch = image, self._cut.epoch
             self.sequence = self._cut.sequence
-            self._add_to_missing(written)
+            self._add_to_missing(pages)
             self._missing[image].clear()
-            self._written.clear()
+            self._cut_pages.clear()
             self._filling, self._cut = NONE, None
 
     def abort(self, image: int) -> None:
-        """Give this sync up, wherever it stands. What it took is not lost: see A above."""
+        """Give this sync up, wherever it stands. What it took is not lost: see A and B above."""
         self._check_filling(image)
         with self._lock:
+            self._written.add(self._cut_pages.unordered())
+            self._cut_pages.clear()
             self._uncopied.clear()
             self._filling, self._cut = NONE, None
 
@@ -356,3 +368,8 @@ class Mirror:
     def _check_filling(self, image: int) -> None:
         if image == NONE or image != self._filling:
             raise ValueError(f"image {image} is not being filled")
+
+    def _check_copying(self, image: int) -> None:
+        self._check_filling(image)
+        if self._cut is not None:
+            raise ValueError(f"image {image} was cut already")

@@ -120,11 +120,21 @@ def figures(values: dict[str, Any]) -> bytes:
 
 
 def error_frame(
-    payload: dict[str, Any], *, operation: int = 0, request: int = 0, sequence: int = 0
+    payload: dict[str, Any],
+    *,
+    operation: int = 0,
+    request: int = 0,
+    sequence: int = 0,
+    context: int = 0,
 ) -> bytes:
     """An ERROR as a client gets it. `payload`: see `diptych_client.errors.payload_of`."""
     return encode_frame(
-        Kind.ERROR, msgpack.packb(payload), operation=operation, request=request, sequence=sequence
+        Kind.ERROR,
+        msgpack.packb(payload),
+        operation=operation,
+        request=request,
+        sequence=sequence,
+        context=context,
     )
 
 

@@ -6,6 +6,9 @@ limit are answered busy, and a client that does not read its answers is dropped.
 meaning are answered with one ERROR and the end; what still comes in then is thrown away for a
 moment, so that the answer is not lost to a reset.
 
+Between HELLO and WELCOME the gateway may take its time to open a session: what comes behind HELLO
+stays in the buffer, and beyond that with the client.
+
 Knows nothing of the writer, of readers or of images.
 """
 
@@ -50,6 +53,7 @@ LINGER_S = 1.0
 
 class State(Enum):
     GREETING = auto()
+    OPENING = auto()  # HELLO came, WELCOME has not left
     OPEN = auto()
     ENDING = auto()
     CLOSED = auto()
@@ -63,11 +67,13 @@ class Connection(asyncio.BufferedProtocol):
         self.number = number
         self.state = State.GREETING
         self.client = ""
+        self.session = 0
         self.transactions = 0  # unanswered
         self.queries = 0  # unanswered
         self.congested = False
         self.buffer = FrameBuffer(READ_BYTES, HELLO_BYTES_MAX)
         self._greeted = False  # the preamble was read
+        self._hello: tuple[Hello, int]  # and its request number
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -100,6 +106,10 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is State.GREETING:
             self.buffer.added(nbytes)
             self._greet()
+        elif self.state is State.OPENING:
+            self.buffer.added(nbytes)
+        if self.state is State.OPENING and not self.buffer.space():
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -133,6 +143,20 @@ class Connection(asyncio.BufferedProtocol):
     def fail(self, operation: int, request: int, error: DiptychError, **more: Any) -> None:
         """Answer one request with an error. `more` goes into the payload beside its fields."""
         self.answer(error_frame(payload_of(error) | more, operation=operation, request=request))
+
+    def open(self, session: int) -> None:
+        """The client is let in: WELCOME, and then what came behind HELLO."""
+        if self.state is not State.OPENING:
+            return
+        hello, request = self._hello
+        self.state, self.session = State.OPEN, session
+        self.buffer.payload_bytes_max = self.gateway.settings.limits.frame_bytes
+        payload = self.gateway.welcome(hello, session)
+        self.answer(encode_frame(Kind.WELCOME, payload, request=request))
+        if self.gateway.draining:
+            self.answer(encode_frame(Kind.CLOSING))
+        self._transport.resume_reading()
+        self._requests()
 
     def end(self, error: DiptychError | None = None) -> None:
         """Send what is written, and `error` as the last word, then close; soon, in any case."""
@@ -173,9 +197,12 @@ class Connection(asyncio.BufferedProtocol):
             except ProtocolError as error:
                 self.end(error)
                 return
-            request = HEADER.unpack_from(frame)[4]
+            self._hello = hello, HEADER.unpack_from(frame)[4]
             self.buffer.drop(len(frame))
-            self._welcome(hello, request)
+            self._cancel_timer()
+            self.client = hello.client
+            self.state = State.OPENING
+            self.gateway.introduced(self, hello)
 
     def _read_preamble(self) -> bool:
         """Whether the whole preamble came; ends a connection whose first bytes are not it."""
@@ -192,17 +219,6 @@ class Connection(asyncio.BufferedProtocol):
             self.gateway.counts.refused += 1
             self.end()
         return False
-
-    def _welcome(self, hello: Hello, request: int) -> None:
-        self._cancel_timer()
-        self.state = State.OPEN
-        self.client = hello.client
-        self.buffer.payload_bytes_max = self.gateway.settings.limits.frame_bytes
-        payload = self.gateway.welcome(self, hello)
-        self.answer(encode_frame(Kind.WELCOME, payload, request=request))
-        if self.gateway.draining:
-            self.answer(encode_frame(Kind.CLOSING))
-        self._requests()
 
     def _too_slow(self) -> None:
         self.gateway.counts.refused += 1
@@ -254,10 +270,17 @@ class Connection(asyncio.BufferedProtocol):
         elif group == Kind.INFO:
             for position in range(first, first + number):
                 self.gateway.info(self, HEADER.unpack_from(self.buffer.frame(position))[4])
+        elif group == Kind.ADMIN:
+            for position in range(first, first + number):
+                self.gateway.admin.ask(self, self.buffer.frame(position))
 
     def _take_transactions(self, first: int, number: int) -> None:
+        refusal = self.gateway.takes_no_transactions()
+        if refusal is not None:
+            self._refuse(first, number, refusal)
+            return
         room = self.gateway.settings.limits.transactions_in_flight - self.transactions
-        taken = self.gateway.transactions(self, first, min(room, number)) if room > 0 else 0
+        taken = self.gateway.take(self, first, min(room, number)) if room > 0 else 0
         self.transactions += taken
         if taken < number:
             if taken < room:

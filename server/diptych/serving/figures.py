@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self.transactions = self.rejected = self.errors = self.unknown = 0
+        self.transactions = self.rejected = self.errors = self.unknown = self.resent = 0
         self.queries = self.query_rejected = self.query_errors = self.stopped = 0
         self.refused = self.dropped = 0
         self.bytes_in = self.bytes_out = 0
@@ -59,20 +59,31 @@ def percentiles(values: deque[int]) -> dict[str, float]:
     return {"p50": p50, "p90": p90, "p99": p99, "max": most}
 
 
-def describe(
-    counts: Counts, queries: Queries, connections: int, writer: dict[str, Any] | None
-) -> dict[str, Any]:
-    """All figures, as one map. `writer`: its part, None while there is none."""
+class Now(NamedTuple):
+    """How it is at this moment. `writer`: its part of the figures, None while there is none."""
+
+    durability: str
+    log_failed: bool
+    connections: int
+    sessions: int
+    writer: dict[str, Any] | None
+
+
+def describe(counts: Counts, queries: Queries, now: Now) -> dict[str, Any]:
+    """All figures, as one map."""
     lived_s = max(1e-9, time.monotonic() - counts.began)
     return {
         "uptime_s": round(lived_s, 3),
-        "durability": "none",
+        "durability": now.durability,
+        "log_failed": now.log_failed,
         "pid": os.getpid(),
-        "connections": connections,
+        "connections": now.connections,
+        "sessions": now.sessions,
         "transactions": counts.transactions,
         "rejected": counts.rejected,
         "errors": counts.errors,
         "unknown": counts.unknown,
+        "resent": counts.resent,
         "queries": {
             "results": counts.queries,
             "rejected": counts.query_rejected,
@@ -97,5 +108,5 @@ def describe(
         "bytes_in": counts.bytes_in,
         "bytes_out": counts.bytes_out,
         "restarts": counts.restarts,
-        "writer": writer,
+        "writer": now.writer,
     }

@@ -11,11 +11,12 @@ Knows the header's layout and the kinds; knows no sockets and no policy.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from diptych.engine.framing import byte_at, split_frames
 from diptych.kernel import kernel
 from diptych_client.protocol import HEADER_BYTES, Kind
 
@@ -27,6 +28,8 @@ _TRANSACTION = int(Kind.TRANSACTION)
 _QUERY = int(Kind.QUERY)
 _INFO = int(Kind.INFO)
 _PING = int(Kind.PING)
+_KEYED = int(Kind.KEYED)
+_ADMIN = int(Kind.ADMIN)
 _RESULT = int(Kind.RESULT)
 _REJECTED = int(Kind.REJECTED)
 _ERROR = int(Kind.ERROR)
@@ -38,7 +41,8 @@ _REQUEST_AT = 8
 _SEQUENCE_AT = 16
 _CONTEXT_AT = 24
 
-# What `classify` calls a frame that can't be passed on; others are called by their kind.
+# What `classify` calls a frame that can't be passed on; others are called by their kind, and one
+# with a key is called a transaction.
 UNKNOWN_OPERATION = -1
 WRONG_KIND = -2  # a query sent as a transaction or the other way round
 MEANINGLESS = -3  # no kind that a client may send now, or flags: the connection ends
@@ -47,16 +51,8 @@ MEANINGLESS = -3  # no kind that a client may send now, or flags: the connection
 RUN_COLUMNS = 3  # class, first frame, frames
 # Columns of a run from `group_replies`.
 REPLY_COLUMNS = 4  # connection (0: one of our own frames), first byte, byte after, frames
-# Columns of the ring that `forward` notes requests in.
-NOTE_COLUMNS = 3  # connection, request, operation
 # What `group_replies` counts up.
 SUMMARY = 4  # highest sequence number seen, results, rejections, errors
-
-
-@kernel
-def byte_at(buffer: Bytes, position: int) -> Any:
-    """One byte as a wide integer, so that it can be shifted, compiled or not."""
-    return np.int64(buffer[position])
 
 
 @kernel
@@ -75,15 +71,6 @@ def put_word(buffer: Bytes, position: int, value: int) -> None:
 
 
 @kernel
-def half_at(buffer: Bytes, position: int) -> int:
-    """Four bytes, little-endian."""
-    value = 0
-    for i in range(4):
-        value |= byte_at(buffer, position + i) << (8 * i)
-    return value
-
-
-@kernel
 def operation_at(buffer: Bytes, position: int) -> int:
     """The operation's number of the frame at `position`."""
     low = byte_at(buffer, position + _OPERATION_AT)
@@ -92,41 +79,19 @@ def operation_at(buffer: Bytes, position: int) -> int:
 
 
 @kernel
-def split_frames(buffer: Bytes, stop: int, payload_bytes_max: int, starts: Words) -> int:
-    """Find the whole frames in buffer[:stop]: their positions, then where the rest begins.
-
-    Returns how many. When the rest announces a payload above the limit, returns -1 - that number.
-    Fills `starts` at most; what does not fit there is part of the rest.
-    """
-    position = 0
-    count = 0
-    room = len(starts) - 1
-    while stop - position >= _HEADER and count < room:
-        length = half_at(buffer, position)
-        if length > payload_bytes_max:
-            starts[count] = position
-            return -1 - count
-        if stop - position < _HEADER + length:
-            break
-        starts[count] = position
-        count += 1
-        position += _HEADER + length
-    starts[count] = position
-    return count
-
-
-@kernel
 def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
     """What the frame at `at` is: its kind, or why it can't be passed on."""
     kind: int = byte_at(buffer, at + _KIND_AT)
     if buffer[at + _FLAGS_AT] != 0:
         return MEANINGLESS
+    if kind == _KEYED:
+        kind = _TRANSACTION
     if kind in (_TRANSACTION, _QUERY):
         number = operation_at(buffer, at)
         if number >= len(operations) or operations[number] == 0:
             return UNKNOWN_OPERATION
         return kind if operations[number] == kind else WRONG_KIND
-    return kind if kind in (_INFO, _PING) else MEANINGLESS
+    return kind if kind in (_INFO, _PING, _ADMIN) else MEANINGLESS
 
 
 @kernel
@@ -154,22 +119,13 @@ def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: 
 
 
 @kernel
-def forward(
-    buffer: Bytes, starts: Words, first: int, count: int, connection: int, ring: Words, tail: int
+def stamp(
+    buffer: Bytes, starts: Words, first: int, count: int, session: int, connection: int
 ) -> None:
-    """Stamp frames with the connection they came from, and note them as sent to the writer.
-
-    `ring` holds a power of two of notes; note number n lies at n modulo its length. Its owner sees
-    to it that there is room.
-    """
-    mask = len(ring) - 1
+    """Write into frames for the writer whose they are and which connection they came from."""
     for i in range(first, first + count):
-        at = starts[i]
-        put_word(buffer, at + _CONTEXT_AT, connection)
-        note = (tail + i - first) & mask
-        ring[note, 0] = connection
-        ring[note, 1] = word_at(buffer, at + _REQUEST_AT)
-        ring[note, 2] = operation_at(buffer, at)
+        put_word(buffer, starts[i] + _SEQUENCE_AT, session)
+        put_word(buffer, starts[i] + _CONTEXT_AT, connection)
 
 
 @kernel
@@ -204,9 +160,12 @@ def group_replies(buffer: Bytes, starts: Words, count: int, runs: Words, summary
 
 @kernel
 def transactions_from(buffer: Bytes, starts: Words, first: int, count: int) -> int:
-    """How many frames from number `first` on are transactions, up to the first that is not."""
+    """How many frames from number `first` on are transactions, with or without keys, in a row."""
     i = first
-    while i < count and buffer[starts[i] + _KIND_AT] == _TRANSACTION:
+    while i < count:
+        kind = buffer[starts[i] + _KIND_AT]
+        if kind not in (_TRANSACTION, _KEYED):
+            break
         i += 1
     return i - first
 
@@ -299,6 +258,6 @@ def warm() -> None:
     table = np.zeros((4, 4), np.int64)
     count = split_frames(buffer, len(buffer), 0, starts)
     classify(buffer, starts, count, np.zeros(1, np.uint8), table)
-    forward(buffer, starts, 0, count, 1, table, 0)
+    stamp(buffer, starts, 0, count, 0, 1)
     group_replies(buffer, starts, count, table, np.zeros(SUMMARY, np.int64))
     transactions_from(buffer, starts, 0, count)

@@ -1,13 +1,12 @@
 """The gateway process: clients on one side, the writer and the readers on the other.
 
-Transactions go to the writer in whole runs and come back in whole runs; queries wait in `queries`
-for an image and a reader. No payload is decoded here but HELLO's. This module owns the event loop
-and carries out what `connection`, `links`, `queries` and the supervisor's messages ask for; the
-decisions about queries and images are made in `queries`.
+Transactions go to the writer in whole runs and come back in whole runs (`transactions`, which also
+knows what becomes of them when the writer dies); queries wait in `queries` for an image and a
+reader; clients that name themselves get a session (`sessions`). No payload of a call is decoded
+here. This module owns the event loop and carries out what `connection`, `links`, `queries` and the
+supervisor's messages ask for; the decisions are made there.
 
-When the writer dies, what was sent to it and not answered is answered `outcome_unknown`; what comes
-in then waits for the next writer, in a bounded store. When the supervisor is gone, so is this
-process.
+When the supervisor is gone, so is this process.
 """
 
 from __future__ import annotations
@@ -28,23 +27,26 @@ import uvloop
 from diptych.app import App
 from diptych.config import Settings
 from diptych.serving import channel, control
+from diptych.serving.admin import Admin
 from diptych.serving.channel import Hold, Image, Internal
 from diptych.serving.connection import Connection, State
 from diptych.serving.control import Control, Message
-from diptych.serving.figures import Counts, describe
-from diptych.serving.frames import FrameBuffer, Words
+from diptych.serving.figures import Counts, Now, describe
+from diptych.serving.frames import Words
 from diptych.serving.links import ReaderLink, WriterLink, readdressed
-from diptych.serving.parking import Parked, Parking
 from diptych.serving.queries import Failed, Queries, Query, Verdict
+from diptych.serving.sessions import Sessions
 from diptych.serving.spawn import EXIT_PARENT_GONE
+from diptych.serving.tokens import caller_of
+from diptych.serving.transactions import LOG_FAILED, OWN, Transactions
 from diptych.serving.welcome import Greeter, Hello
 from diptych_client.errors import (
     Busy,
     DiptychError,
+    Forbidden,
     HistoryChanged,
-    OutcomeUnknown,
+    LogFailed,
     ShuttingDown,
-    TimedOut,
 )
 from diptych_client.protocol import HEADER, Kind, encode_frame
 
@@ -53,12 +55,11 @@ log = logging.getLogger("diptych.serving")
 TICK_S = 0.002
 """How often time is looked at while queries are unanswered."""
 WAITING_BYTES_MAX = 64 << 20
-"""Transactions that may wait for a writer to come back; and, apart from these, queries."""
+"""Queries that may wait."""
 FIGURES_S = 0.005
 """How old figures may be: gathering them costs the writer time."""
 FLUSH_S = 0.5
 """How long clients may take to read their last answers at shutdown."""
-UNKNOWN = "the writer died before it answered: this ran once or not at all"
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ class Gateway:
         self._listeners = plan.listeners
         self._servers: list[asyncio.Server] = []
         self._connections: dict[int, Connection] = {}
-        self._connection_number = 0
+        self._connection_number = OWN
         self._token = 0
-        self._writer: WriterLink | None = None
-        self._met = False  # whether this writer has said where it stands
+        self.transactions = Transactions(self, limits.transaction_wait_ms / 1000)
+        self.sessions = Sessions(self, self._connections)
+        self.admin = Admin(self, plan.control)
         self._readers: dict[int, ReaderLink] = {}
         self._reaped: set[int] = set()
-        self._parking = Parking(WAITING_BYTES_MAX, limits.transaction_wait_ms / 1000)
         self._asking: list[tuple[int, int]] = []
         self._told = b""
         self._told_at = 0.0
@@ -113,6 +114,7 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self._ended = self.loop.create_future()
         self.loop.add_reader(self._control.fileno(), self._on_control)
+        self.sessions.touch_later()
         return await self._ended
 
     def runs_of(self, length: int) -> Words:
@@ -142,6 +144,11 @@ class Gateway:
                 self._reader_reaped(message["reader"])
             case "restarts":
                 self.counts.restarts = message["restarts"]
+            case "log_failed":
+                self.transactions.fail_log()
+                self._told_at = 0.0
+            case "checkpointed":
+                self.admin.told(message)
             case "drain":
                 self._start(self._drain())
 
@@ -153,10 +160,11 @@ class Gateway:
     async def _adopt(self, descriptor: int, link: WriterLink | ReaderLink) -> None:
         await self.loop.create_unix_connection(lambda: link, sock=control.adopt(descriptor))
         if isinstance(link, WriterLink):
-            if self._writer is not None:
-                self._writer.close()
-                self.writer_lost(self._writer)
-            self._writer = link
+            before = self.transactions.link
+            if before is not None:
+                before.close()
+                self.writer_lost(before)
+            self.transactions.link = link
             link.send(channel.holds(self.queries.in_use()))
 
     async def _accept(self) -> None:
@@ -185,27 +193,40 @@ class Gateway:
         if self._connections.pop(connection.number, None) and connection.queries:
             self.queries.abandon(connection.number)
 
-    def welcome(self, connection: Connection, hello: Hello) -> bytes:
+    def connection(self, number: int) -> Connection | None:
+        return self._connections.get(number)
+
+    def is_there(self, number: int) -> bool:
+        """Whether whoever sent something still waits for the answer."""
+        return number == OWN or number in self._connections
+
+    def introduced(self, connection: Connection, hello: Hello) -> None:
+        """A client has said HELLO: it is let in, now or later, or not."""
+        try:
+            caller = caller_of(self.settings.tokens, hello.token)
+        except Forbidden as error:
+            self.counts.refused += 1
+            connection.end(error)
+        else:
+            self.sessions.open(connection, hello.identity, caller)
+
+    def welcome(self, hello: Hello, session: int) -> bytes:
         return self.greeter.welcome(
-            hello, session=connection.number, history=self.history, sequence=self.newest
+            hello, session=session, history=self.history, sequence=self.newest
         )
 
-    def transactions(self, connection: Connection, first: int, count: int) -> int:
-        """Take frames of a connection for the writer; returns how many there was room for."""
-        buffer = connection.buffer
-        if self._writer is not None and self._met:
-            taken = min(count, self._writer.room())
-            if taken > 0:
-                if self.queries.current and self._is_current(self.queries.current.sequence):
-                    # Until now nothing was missing, however long ago the image was cut.
-                    self.queries.renew(time.monotonic_ns())
-                self._writer.forward(buffer, first, taken, connection.number)
-            return taken
-        data = bytes(buffer.view[buffer.starts[first] : buffer.starts[first + count]])
-        if not self._parking.put(connection.number, data, self.loop.time()):
-            return 0
-        self._tick_soon()
-        return count
+    def takes_no_transactions(self) -> DiptychError | None:
+        """Why not, if so."""
+        return LogFailed(LOG_FAILED) if self.transactions.log_failed else None
+
+    def take(self, connection: Connection, first: int, count: int) -> int:
+        """Take transactions of a connection; returns how many there was room for."""
+        if self.queries.current and self._is_current(self.queries.current.sequence):
+            # Until now nothing was missing, however long ago the image was cut.
+            self.queries.renew(time.monotonic_ns())
+        return self.transactions.take(
+            connection.buffer, first, count, connection.session, connection.number
+        )
 
     def query(self, connection: Connection, frame: memoryview) -> None:
         """Take one query."""
@@ -226,8 +247,8 @@ class Gateway:
         wanted = self.queries.arrive(
             Query(self._token, connection.number, operation, request, at_least, ours, now)
         )
-        if wanted is not None and self._writer is not None:
-            self._writer.send(channel.wanted(wanted))
+        if wanted is not None:
+            self._tell_writer(channel.wanted(wanted))
         self._pump_soon()
 
     def _tell_history(self, connection: Connection, operation: int, request: int) -> None:
@@ -243,13 +264,20 @@ class Gateway:
         self._asking.append((connection.number, request))
         if self.loop.time() - self._told_at < FIGURES_S:
             self._tell_figures()
-        elif self._writer is None:
+        elif self.transactions.link is None:
             self._gather_figures(None)
         elif len(self._asking) == 1:
-            self._writer.send(encode_frame(Internal.STATS))
+            self._tell_writer(encode_frame(Internal.STATS))
 
     def _gather_figures(self, writer: dict[str, Any] | None) -> None:
-        told = describe(self.counts, self.queries, len(self._connections), writer)
+        now = Now(
+            "none" if self.settings.data is None else self.settings.log.durability,
+            self.transactions.log_failed,
+            len(self._connections),
+            len(self.sessions.live()),
+            writer,
+        )
+        told = describe(self.counts, self.queries, now)
         self._told, self._told_at = msgpack.packb(told), self.loop.time()
         self._tell_figures()
 
@@ -262,15 +290,33 @@ class Gateway:
 
     # The writer.
 
+    def _tell_writer(self, frame: bytes) -> None:
+        if self.transactions.link is not None:
+            self.transactions.link.send(frame)
+
     def replies(self, number: int, data: bytes, count: int) -> None:
         """Whole reply frames for one connection, in order."""
         connection = self._connections.get(number)
-        if connection is not None:
+        if number == OWN:
+            self.sessions.touched(data)
+        elif connection is not None and connection.state is State.OPENING:
+            self.sessions.opened(connection, data)
+        elif connection is not None:
             connection.transactions -= count
             connection.answer(data)
 
+    def call_failed(self, number: int, operation: int, request: int, error: DiptychError) -> None:
+        """One transaction ends without the writer's answer."""
+        connection = self._connections.get(number)
+        if connection is not None and connection.state is State.OPENING:
+            self.sessions.not_opened(connection, error)
+        elif connection is not None:
+            connection.transactions -= 1
+            connection.fail(operation, request, error)
+
     def answered(self, sequence: int, results: int, rejected: int, errors: int) -> None:
         """What a read from the writer brought, counted."""
+        self.transactions.answered(results + rejected + errors)
         self.newest = max(self.newest, sequence)
         self.counts.transactions += results
         self.counts.rejected += rejected
@@ -294,61 +340,33 @@ class Gateway:
             self._gather_figures(channel.unpack_payload(frame))
 
     def _meet_writer(self, writer: channel.Writer) -> None:
-        if self.history and self.history != writer.history:
+        before, self.history = self.history, writer.history
+        if before == writer.history:
+            # It has all that the one before it had answered.
+            self.newest = max(self.newest, writer.sequence)
+        else:
+            self.newest = writer.sequence
+        if before not in (0, writer.history):
             log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
             self._fail(self.queries.new_writer("the server recovered to an earlier state"))
-        self.history, self.newest = writer.history, writer.sequence
-        self._met = True
-        self._unpark()
+        if self.queries.wanted:
+            self._tell_writer(channel.wanted(self.queries.wanted))
+        self.transactions.meet()
         self._accept_when_ready()
 
     def writer_lost(self, link: WriterLink) -> None:
-        """The writer is gone, and with it the answers to what it was sent."""
-        if self._writer is not link:
+        """The writer is gone, and with it what was asked of it."""
+        if self.transactions.link is not link:
             return
-        self._writer, self._met = None, False
-        lost = 0
-        for number, request, operation in link.unanswered():
-            lost += 1
-            connection = self._connections.get(number)
-            if connection is not None:
-                connection.transactions -= 1
-                error = OutcomeUnknown(UNKNOWN, str(request))
-                connection.fail(operation, request, error)
-        self.counts.unknown += lost
+        self.transactions.lose()
         self._told_at = 0.0
         if self._asking:
             self._gather_figures(None)
-        if not self.draining:
-            log.warning("the writer is gone; %d transactions have an unknown outcome", lost)
-
-    def _unpark(self) -> None:
-        """Send what waited for a writer, in the order it came."""
-        for entry in self._parking.take_all():
-            buffer = FrameBuffer.holding(entry.data)
-            # A client that has gone was promised nothing: its frames were not sent.
-            if self._writer is None or entry.connection not in self._connections:
-                continue
-            if self._writer.room() >= buffer.count:
-                self._writer.forward(buffer, 0, buffer.count, entry.connection)
-            else:
-                self._fail_parked(entry, Busy("the server has too many transactions in flight"))
-
-    def _fail_parked(self, entry: Parked, error: DiptychError) -> None:
-        connection = self._connections.get(entry.connection)
-        if connection is None:
-            return
-        buffer = FrameBuffer.holding(entry.data)
-        connection.transactions -= buffer.count
-        for position in range(buffer.count):
-            _, _, _, operation, request, _, _ = HEADER.unpack_from(buffer.frame(position))
-            connection.fail(operation, request, error)
 
     def _release(self, holds: Iterable[Hold]) -> None:
         # Without a writer there is nobody to tell: the next one asks what is held.
-        if self._writer is not None:
-            for hold in holds:
-                self._writer.send(hold.frame(Internal.RELEASED))
+        for hold in holds:
+            self._tell_writer(hold.frame(Internal.RELEASED))
 
     # Readers and their queries.
 
@@ -393,7 +411,7 @@ class Gateway:
 
     def _accept_when_ready(self) -> None:
         """Listen once all that a client needs is there."""
-        ready = self._met and self._readers and self.queries.current is not None
+        ready = self.transactions.met and self._readers and self.queries.current is not None
         if ready and not self._accepting and not self.draining:
             self._accepting = True
             self._start(self._accept())
@@ -412,14 +430,14 @@ class Gateway:
             link = self._readers[number]
             link.send(b"".join([run.frame(), *[query.frame for query in batch]]))
         if len(self.queries):
-            self._tick_soon()
+            self.tick_soon()
 
     def _is_current(self, sequence: int) -> bool:
         """Whether an image of this number shows all that anyone here has been told."""
-        idle = self._writer is not None and self._writer.unanswered_count == 0
-        return idle and sequence >= self.newest
+        return self.transactions.idle and sequence >= self.newest
 
-    def _tick_soon(self) -> None:
+    def tick_soon(self) -> None:
+        """Look at the time in a moment, and then for as long as something waits."""
         if not self._ticking:
             self._ticking = True
             self.loop.call_later(TICK_S, self._tick)
@@ -427,10 +445,9 @@ class Gateway:
     def _tick(self) -> None:
         self._ticking = False
         self._carry_out(self.queries.due(time.monotonic_ns()))
-        for entry in self._parking.take_expired(self.loop.time()):
-            self._fail_parked(entry, TimedOut("there was no writer in time; nothing happened"))
-        if len(self.queries) or len(self._parking):
-            self._tick_soon()
+        self.transactions.expire()
+        if len(self.queries) or self.transactions.waiting:
+            self.tick_soon()
 
     def _carry_out(self, verdict: Verdict) -> None:
         for number, why in verdict.kill:
@@ -461,7 +478,7 @@ class Gateway:
         for server in self._servers:
             server.close()
         for connection in list(self._connections.values()):
-            if connection.state is State.GREETING:
+            if connection.state in (State.GREETING, State.OPENING):
                 connection.end(ShuttingDown("the server is shutting down"))
             else:
                 connection.answer(encode_frame(Kind.CLOSING))
@@ -482,17 +499,14 @@ class Gateway:
         self._ended.set_result(0)
 
     def _in_flight(self) -> int:
-        sent = self._writer.unanswered_count if self._writer is not None else 0
-        return sent + len(self._parking) + len(self.queries)
+        return len(self.transactions) + len(self.queries)
 
     def _give_up_the_rest(self) -> None:
         error = ShuttingDown("the server is shutting down")
-        for entry in self._parking.take_all():
-            self._fail_parked(entry, error)
+        self.transactions.end(error)
         self._fail(Failed(query, error) for query in self.queries.give_up())
-        if self._writer is not None:
-            self._writer.close()
-            self.writer_lost(self._writer)
+        if self.transactions.link is not None:
+            self.transactions.link.close()
         for connection in list(self._connections.values()):
             connection.end()
 

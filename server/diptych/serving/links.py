@@ -1,9 +1,6 @@
 """The gateway's ends of its sockets to the writer and to the readers.
 
-A link turns reads into runs of replies, or into frames, and hands them to the gateway. The link to
-the writer also remembers every transaction that it sent and that was not answered, in the order
-sent, which is the order of answers: when the writer dies, these are the calls whose outcome is
-unknown.
+A link turns reads into runs of replies, or into frames, and hands them to the gateway.
 
 An error in here is a bug that would leave calls unanswered for ever, so it ends the process: the
 supervisor starts another gateway, and clients reconnect.
@@ -15,7 +12,6 @@ import asyncio
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,11 +29,8 @@ log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 1 << 20
 TRUSTED_PAYLOAD_BYTES_MAX = 1 << 31
-NOTES = 1 << 17
-"""Transactions in flight to the writer, of all connections; a power of two."""
-UNSENT_BYTES_MAX = 64 << 20
-"""What may wait for a writer that does not read."""
-_WORD = (1 << 64) - 1
+UNSENT_BYTES_MAX = 128 << 20
+"""Above what may be unanswered, so that writing never has to stop for it."""
 
 
 class _Link(asyncio.BufferedProtocol, ABC):
@@ -48,7 +41,7 @@ class _Link(asyncio.BufferedProtocol, ABC):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.transport.set_write_buffer_limits(high=2 * UNSENT_BYTES_MAX)
+        self.transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.buffer.space()
@@ -78,34 +71,10 @@ class WriterLink(_Link):
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(gateway)
-        self._notes: Words = np.zeros((NOTES, frames.NOTE_COLUMNS), np.int64)
-        self._head = self._tail = 0
         self._summary: Words = np.zeros(frames.SUMMARY, np.int64)
 
-    @property
-    def unanswered_count(self) -> int:
-        return self._tail - self._head
-
-    def room(self) -> int:
-        """How many more transactions may be sent now."""
-        if self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
-            return 0
-        return NOTES - self.unanswered_count
-
-    def forward(self, buffer: FrameBuffer, first: int, count: int, connection: int) -> None:
-        """Send frames of one connection on; there must be room."""
-        frames.forward(
-            buffer.array, buffer.starts, first, count, connection, self._notes, self._tail
-        )
-        self._tail += count
-        starts = buffer.starts
-        self.transport.write(bytes(buffer.view[starts[first] : starts[first + count]]))
-
-    def unanswered(self) -> Iterator[tuple[int, int, int]]:
-        """(connection, request, operation) of all that was sent and not answered."""
-        for number in range(self._head, self._tail):
-            connection, request, operation = self._notes[number & (NOTES - 1)].tolist()
-            yield connection, request & _WORD, operation
+    def send_all(self, parts: list[bytes]) -> None:
+        self.transport.writelines(parts)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gateway.writer_lost(self)
@@ -118,7 +87,6 @@ class WriterLink(_Link):
         self._summary[:] = 0
         found = frames.group_replies(buffer.array, buffer.starts, count, runs, self._summary)
         sequence, results, rejected, errors = self._summary.tolist()
-        self._head += results + rejected + errors
         # Before the replies go out: a client may ask for this number at once.
         self.gateway.answered(sequence, results, rejected, errors)
         view = buffer.view

@@ -135,8 +135,8 @@ def running(app: App, **settings: Any) -> Iterator[Server]:
     """Serve `app` in processes of its own while the block runs.
 
     `settings`: those of `diptych serve`, by name without section (`readers=1`,
-    `interval_ms=2`), and `capacities={table: rows}`. Errors: ConfigurationError; RuntimeError
-    with the log when the server does not start.
+    `interval_ms=2`), `capacities={table: rows}` and `tokens={name: secret}`. Errors:
+    ConfigurationError; RuntimeError with the log when the server does not start.
     """
     server = start(app, **settings)
     try:
@@ -147,9 +147,9 @@ def running(app: App, **settings: Any) -> Iterator[Server]:
 
 def start(app: App, **settings: Any) -> Server:
     """Like `running`, for callers who close the server themselves."""
-    capacities = settings.pop("capacities", None)
+    capacities, tokens = settings.pop("capacities", None), settings.pop("tokens", None)
     settings.setdefault("listen", ["127.0.0.1:0"])
-    chosen = load(environment={}, flags=settings, capacities=capacities)
+    chosen = load(environment={}, flags=settings, capacities=capacities, tokens=tokens)
     ours, theirs = Control.pair()
     log_fd = os.memfd_create("diptych-log", os.MFD_CLOEXEC)
     pid = fork_quietly()

@@ -108,6 +108,11 @@ class Queries:
         """Queries that wait for a sequence number."""
         return len(self._waiting)
 
+    @property
+    def wanted(self) -> int:
+        """The highest sequence number that a query waits for; 0: none."""
+        return self._waiting[-1].at_least if self._waiting else 0
+
     # What happens to queries.
 
     def arrive(self, query: Query) -> int | None:

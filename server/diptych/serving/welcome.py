@@ -14,18 +14,20 @@ import numpy as np
 import diptych
 from diptych.app import App
 from diptych.config import Limits
-from diptych.engine.system import DESCRIBED
+from diptych.engine.system import DESCRIBED, OF_GATEWAYS, OUTCOME, OUTCOME_OF_KEY
 from diptych.serving.frames import Bytes
 from diptych_client.errors import ProtocolError
 from diptych_client.protocol import HEADER, HEADER_BYTES, RESULT_BYTES_DEFAULT, Kind
 
 CLIENT_NAME_LENGTH_MAX = 200
+IDENTITY_BYTES = 16
 
 
 class Hello(NamedTuple):
     client: str
     token: str | None
     fingerprint: bytes | None
+    identity: bytes | None  # the client's own name for its session
 
 
 def read_hello(frame: memoryview) -> Hello:
@@ -46,7 +48,12 @@ def read_hello(frame: memoryview) -> Hello:
         raise ProtocolError("HELLO: client and token must be text")
     if not isinstance(fingerprint, bytes | None):
         raise ProtocolError("HELLO: the fingerprint must be bytes")
-    return Hello(client[:CLIENT_NAME_LENGTH_MAX], token, fingerprint)
+    identity = said.get("identity")
+    if identity is not None and not (
+        isinstance(identity, bytes) and len(identity) == IDENTITY_BYTES
+    ):
+        raise ProtocolError(f"HELLO: the identity must be {IDENTITY_BYTES} bytes")
+    return Hello(client[:CLIENT_NAME_LENGTH_MAX], token, fingerprint, identity)
 
 
 class Greeter:
@@ -83,8 +90,12 @@ class Greeter:
 
 
 def operation_kinds(app: App) -> Bytes:
-    """For each operation's number, the kind of frame that calls it, and 0 between them."""
-    kinds = np.zeros(1 + max(operation.number for operation in DESCRIBED), np.uint8)
-    for operation in [*app.operations, *DESCRIBED]:
-        kinds[operation.number] = Kind[operation.kind.upper()]
-    return kinds
+    """For each operation's number, the kind of frame that calls it; 0: no client may."""
+    kinds = {operation.number: Kind[operation.kind.upper()] for operation in DESCRIBED}
+    kinds |= {operation.number: Kind[operation.kind.upper()] for operation in app.operations}
+    kinds |= {OUTCOME: Kind.TRANSACTION, OUTCOME_OF_KEY: Kind.TRANSACTION}
+    by_number = np.zeros(1 + max(kinds), np.uint8)
+    for number, kind in kinds.items():
+        if number not in OF_GATEWAYS:
+            by_number[number] = kind
+    return by_number

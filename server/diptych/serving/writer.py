@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from typing import Any
 
 from diptych.app import App
 from diptych.config import Settings
-from diptych.durable import DataDirectory
+from diptych.control_page import Word
+from diptych.durable import DataDirectory, DiskFull, LogBroken
 from diptych.engine.opening import save
 from diptych.engine.sync import Pinned, Published
 from diptych.errors import ConfigurationError, CorruptionError, OutOfMemory
@@ -28,48 +28,55 @@ from diptych.memory import NONE, MemoryFailure
 from diptych.serving import channel, control, frames
 from diptych.serving.channel import Hold, Image, Internal
 from diptych.serving.control import Control, Message
-from diptych.serving.frames import FrameBuffer
+from diptych.serving.peers import STUCK_NS, GatewayPeer
 from diptych.serving.spawn import (
     EXIT_FAILED,
+    EXIT_LOG_FAILED,
     EXIT_NEVER_RESTART,
     EXIT_PARENT_GONE,
     EXIT_USAGE,
 )
-from diptych.serving.takeover import Memory, Taken, take_memory
+from diptych.serving.takeover import Memory, Request, Taken, take_memory
 from diptych.store.fill import table_figures
+from diptych_client.errors import Unavailable, payload_of
 from diptych_client.protocol import HEADER
 
 log = logging.getLogger("diptych.serving")
 
-READ_BYTES = 1 << 20
-BATCH_NS = 1_000_000
-"""After so long a batch is cut: its replies leave, and the syncer gets its turn."""
-UNSENT_SOFT_BYTES = 4 << 20
-"""From here on nothing more is read from a gateway, until it has taken its replies."""
-UNSENT_HARD_BYTES = 64 << 20
-STUCK_NS = 5_000_000_000
-"""A gateway that takes nothing for so long is given up."""
+PIECE_NS = 1_000_000
+"""After so long the replies leave, and the syncer gets its turn."""
+BATCH_NS = 4_000_000
+"""What the transactions of one record should take together."""
+BATCH_MIN, BATCH_MAX = 64, 4096
+"""Transactions of a record, whatever they take."""
+IDLE_NS = 20_000_000
+"""After so long without work the log is told, so that its end says that it is whole."""
 PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class WriterPlan:
-    """What the supervisor gives a new writer. `holders`: gateways that were there before it."""
+    """What the supervisor gives a new writer."""
 
     app: App
     settings: Settings
     control: Control
     memory: Memory
-    holders: tuple[int, ...]
+    request: Request
 
 
 def main(plan: WriterPlan) -> int:
     """The writer's process: returns its exit code."""
     try:
-        taken = take_memory(plan.app, plan.settings, plan.memory, plan.holders)
+        taken = take_memory(plan.app, plan.settings, plan.memory, plan.request)
+        # From here on, not before: what was done by a replayed transaction stays done.
+        taken.engine.region.share_last_page(plan.request.control_fd)
     except ConfigurationError as error:
         log.error("%s", error)
         return EXIT_USAGE
+    except (LogBroken, DiskFull) as error:
+        log.critical("the writer can't start: %s", error)
+        return EXIT_NEVER_RESTART
     except (CorruptionError, OutOfMemory, MemoryFailure, OSError) as error:
         log.error("the writer can't start: %s", error)
         return EXIT_NEVER_RESTART
@@ -79,54 +86,6 @@ def main(plan: WriterPlan) -> int:
     return Writer(plan, taken).run()
 
 
-class _Gateway:
-    """The writer's end of its socket to one gateway. `holder` names it towards the syncer."""
-
-    def __init__(self, sock: socket.socket, holder: int) -> None:
-        self.socket = sock
-        self.holder = holder
-        self.buffer = FrameBuffer(READ_BYTES, 1 << 31)
-        self.unsent = bytearray()
-        self.progress_ns = 0
-        self.interest = select.EPOLLIN
-        self.next = self.count = 0  # frames in the buffer: the next to be run, and all
-        self.joined = False
-        self.given_up = False
-
-    def send(self, data: bytes | bytearray, now_ns: int) -> bool:
-        """Send, or keep for later. False when the gateway is gone."""
-        if self.unsent:
-            self.unsent += data
-            return True
-        self.progress_ns = now_ns
-        try:
-            sent = self.socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return False
-        if sent < len(data):
-            self.unsent += memoryview(data)[sent:]
-        return True
-
-    def send_rest(self, now_ns: int) -> bool:
-        try:
-            sent = self.socket.send(self.unsent)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        self.progress_ns = now_ns
-        del self.unsent[:sent]
-        return True
-
-    def stuck(self, now_ns: int) -> bool:
-        if not self.unsent:
-            return False
-        waited_ns = now_ns - self.progress_ns
-        return len(self.unsent) > UNSENT_HARD_BYTES or waited_ns > STUCK_NS
-
-
 class Writer:
     """The loop. Its parts: `engine` runs transactions, `syncer` publishes images."""
 
@@ -134,10 +93,14 @@ class Writer:
         self.engine, self.syncer = taken.engine, taken.syncer
         self._tracker, self._recovered = taken.tracker, taken.recovered
         self._app, self._directory = plan.app, taken.directory
+        self._log = taken.log
+        self._control_words = taken.engine.control
+        self._outcome = taken.outcome
+        self._transaction_ns = 20_000.0  # what one takes, on the average; a guess at first
         self._control = plan.control
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[int], None]] = {}
-        self._gateways: list[_Gateway] = []
+        self._gateways: list[GatewayPeer] = []
         self._ending = False
         self._code = 0
         self._told_ready = False
@@ -146,18 +109,36 @@ class Writer:
         self._watch(self._control.fileno(), self._on_control)
         # Nothing to be read there by us: that it is readable is why `step` is called.
         self._watch(self.syncer.wakeup_fd, lambda _: None)
+        if self._log.wakeup_fd >= 0:
+            self._watch(self._log.wakeup_fd, self._on_log)
 
     def run(self) -> int:
         """Work until told to end. Returns the exit code."""
-        while not self._ending:
-            for fd, events in self._epoll.poll(self._timeout_s()):
-                if fd in self._ready:
-                    self._ready[fd](events)
-            self._sync()
-            self._look_after_gateways()
+        try:
+            while not self._ending:
+                self._turn()
+            if self._code == 0:
+                self._end_log()
+        except LogBroken as broken:
+            log.critical(
+                "the log can't be written, no transaction is taken any more: %s; what was not "
+                "answered may be on the disk or not",
+                broken,
+            )
+            return EXIT_LOG_FAILED
         if self._code == 0 and self._directory is not None:
             self._code = self._save(self._directory)
         return self._code
+
+    def _turn(self) -> None:
+        ready = self._epoll.poll(self._timeout_s())
+        for fd, events in ready:
+            if fd in self._ready:
+                self._ready[fd](events)
+        if not ready and self._log.durable == self._log.written:
+            self._log.idle()
+        self._sync()
+        self._look_after_gateways()
 
     def _save(self, directory: DataDirectory) -> int:
         """Write what there is to the data directory; the exit code."""
@@ -190,6 +171,8 @@ class Writer:
         wait_ns = self.syncer.wait_ns(self.engine.sequence)
         if any(gateway.unsent for gateway in self._gateways):
             wait_ns = STUCK_NS if wait_ns is None else min(wait_ns, STUCK_NS)
+        if self._log.needs_idle:
+            wait_ns = IDLE_NS if wait_ns is None else min(wait_ns, IDLE_NS)
         return -1 if wait_ns is None else wait_ns / 1e9
 
     # The supervisor.
@@ -204,7 +187,7 @@ class Writer:
     def _obey(self, message: Message) -> None:
         match message["do"]:
             case "gateway":
-                gateway = _Gateway(control.adopt(message["descriptor"]), message["holder"])
+                gateway = GatewayPeer(control.adopt(message["descriptor"]), message["holder"])
                 self._gateways.append(gateway)
                 self._watch(gateway.socket.fileno(), lambda e: self._on_gateway(gateway, e))
             case "left":
@@ -236,7 +219,7 @@ class Writer:
 
     # Gateways.
 
-    def _on_gateway(self, gateway: _Gateway, events: int) -> None:
+    def _on_gateway(self, gateway: GatewayPeer, events: int) -> None:
         takes = events & select.EPOLLOUT and gateway.unsent
         if takes and not gateway.send_rest(time.monotonic_ns()):
             self._drop(gateway)
@@ -246,7 +229,7 @@ class Writer:
         elif events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             self._read(gateway)
 
-    def _read(self, gateway: _Gateway) -> None:
+    def _read(self, gateway: GatewayPeer) -> None:
         try:
             received = gateway.socket.recv_into(gateway.buffer.space())
         except BlockingIOError:
@@ -260,17 +243,20 @@ class Writer:
         gateway.count = gateway.buffer.split()
         self._work(gateway)
 
-    def _work(self, gateway: _Gateway) -> None:
+    def _work(self, gateway: GatewayPeer) -> None:
         """Run what a gateway sent, in its order, for as long as it takes its replies."""
         buffer = gateway.buffer
         began_ns = time.monotonic_ns()
         while gateway.next < gateway.count:
-            if len(gateway.unsent) > UNSENT_SOFT_BYTES:
+            if gateway.full:
                 break
             first = gateway.next
             run = frames.transactions_from(buffer.array, buffer.starts, first, gateway.count)
             if run:
-                gateway.next += self._transact(gateway, first, first + run)
+                fitting = round(BATCH_NS / self._transaction_ns)
+                run = min(run, max(BATCH_MIN, min(fitting, BATCH_MAX)))
+                self._transact(gateway, first, first + run)
+                gateway.next += run
             else:
                 self._listen(gateway, buffer.frame(first))
                 gateway.next += 1
@@ -279,18 +265,87 @@ class Writer:
             gateway.next = gateway.count = 0
         self._busy_ns += time.monotonic_ns() - began_ns
 
-    def _transact(self, gateway: _Gateway, first: int, stop: int) -> int:
-        """Run transactions for about a batch's time; returns how many."""
-        buffer, engine = gateway.buffer, self.engine
-        deadline_ns = time.monotonic_ns() + BATCH_NS
-        engine.begin(time.time_ns())
-        ran = engine.run(buffer.array, buffer.starts, first, stop, deadline_ns)
-        self._send(gateway, engine.replies)
-        engine.replies.clear()
-        self._sync()
-        return ran
+    def _transact(self, gateway: GatewayPeer, first: int, stop: int) -> None:
+        """Log these transactions, run them, and answer those whose record is safe."""
+        buffer, engine, command_log = gateway.buffer, self.engine, self._log
+        count, time_ns = stop - first, time.time_ns()
+        data = buffer.view[buffer.starts[first] : buffer.starts[stop]]
+        try:
+            ticket = command_log.append_batch(
+                data, engine.sequence + 1, count, time_ns, self._outcome
+            )
+        except DiskFull as full:
+            self._refuse(gateway, first, stop, full)
+            return
+        command_log.start_sync()  # goes on while these run
+        engine.begin(time_ns)
+        began_ns = time.monotonic_ns()
+        while first < stop:
+            deadline_ns = time.monotonic_ns() + PIECE_NS
+            first += engine.run(buffer.array, buffer.starts, first, stop, deadline_ns)
+            if engine.aborts:
+                ticket = self._log_aborts()
+            gateway.hold(ticket, engine.replies)
+            engine.replies.clear()
+            self._release(gateway)
+            self._sync()
+        self._outcome = engine.outcome
+        took_ns = (time.monotonic_ns() - began_ns) / count
+        self._transaction_ns += 0.1 * (took_ns - self._transaction_ns)
 
-    def _listen(self, gateway: _Gateway, frame: memoryview) -> None:
+    def _log_aborts(self) -> int:
+        """Note what a replay could not find out again: the ticket that answers wait for."""
+        aborts = self.engine.take_aborts()
+        try:
+            ticket = self._log.append_aborts(aborts)
+        except DiskFull as full:
+            # They ran, so there is no way back.
+            raise LogBroken(str(full)) from None
+        self._log.start_sync()
+        return ticket
+
+    def _refuse(self, gateway: GatewayPeer, first: int, stop: int, full: DiskFull) -> None:
+        """Answer transactions that could not be logged: nothing of them happened."""
+        payload = payload_of(Unavailable(f"the server's log has no room on its disk: {full}"))
+        replies = bytearray()
+        for position in range(first, stop):
+            _, _, _, operation, request, _, context = HEADER.unpack_from(
+                gateway.buffer.frame(position)
+            )
+            replies += channel.error_frame(
+                payload, operation=operation, request=request, context=context
+            )
+        gateway.hold(self._log.written, replies)
+        self._release(gateway)
+
+    def _release(self, gateway: GatewayPeer) -> None:
+        """Send the replies that are safe to be sent."""
+        replies = gateway.release(self._log.durable)
+        if replies:
+            self._send(gateway, replies)
+
+    def _on_log(self, events: int) -> None:
+        """A sync of the log has ended."""
+        self._log.on_wakeup()
+        for gateway in self._gateways:
+            self._release(gateway)
+        self._note_log()
+
+    def _note_log(self) -> None:
+        words = self._control_words
+        words[Word.LOG_BYTES] = self._log.bytes_written
+        words[Word.DURABLE] = self._log.durable_sequence
+        words[Word.SYNC_US] = self._log.sync_us
+
+    def _end_log(self) -> None:
+        """Every answer that is held leaves before the end."""
+        self._log.wait(self._log.written)
+        for gateway in self._gateways:
+            self._release(gateway)
+        self._log.idle()
+        self._log.close()
+
+    def _listen(self, gateway: GatewayPeer, frame: memoryview) -> None:
         """One frame of a gateway's own."""
         kind = frame[4]
         if kind == Internal.WANTED:
@@ -298,21 +353,29 @@ class Writer:
         elif kind == Internal.RELEASED:
             self.syncer.released(gateway.holder, *Hold.read(frame))
         elif kind == Internal.HOLDS:
-            self._send(gateway, channel.Writer(self.engine.sequence, self.engine.history).frame())
             published = self.syncer.joined(gateway.holder, channel.read_holds(frame))
             gateway.joined = True
             if published is not None:
+                self._meet(gateway)
                 self._send(gateway, _image(published).frame())
         elif kind == Internal.STATS:
             self._send(gateway, channel.figures(self._figures()))
 
-    def _send(self, gateway: _Gateway, data: bytes | bytearray) -> None:
+    def _meet(self, gateway: GatewayPeer) -> None:
+        """Say where this writer stands, and so ask for what is to be run.
+
+        Not before there is an image: those who wait for it come first.
+        """
+        gateway.met = True
+        self._send(gateway, channel.Writer(self.engine.sequence, self.engine.history).frame())
+
+    def _send(self, gateway: GatewayPeer, data: bytes | bytearray) -> None:
         if not gateway.given_up and not gateway.send(data, time.monotonic_ns()):
             # Its end of the stream will be read, too, and end it there.
             gateway.given_up = True
             gateway.unsent.clear()
 
-    def _drop(self, gateway: _Gateway) -> None:
+    def _drop(self, gateway: GatewayPeer) -> None:
         """Its socket has ended. What it held stays held until the supervisor has reaped it."""
         if gateway in self._gateways:
             self._gateways.remove(gateway)
@@ -322,14 +385,14 @@ class Writer:
 
     def _look_after_gateways(self) -> None:
         for gateway in list(self._gateways):
-            if not gateway.unsent and gateway.interest == select.EPOLLIN:
+            if not gateway.unsent and not gateway.full and gateway.interest == select.EPOLLIN:
                 continue
             if not gateway.given_up and gateway.stuck(time.monotonic_ns()):
                 log.error("the gateway does not read: %d bytes wait", len(gateway.unsent))
                 self._give_up(gateway.holder)
                 self._drop(gateway)
                 continue
-            full = len(gateway.unsent) > UNSENT_SOFT_BYTES or gateway.next < gateway.count
+            full = gateway.full or gateway.next < gateway.count
             interest = 0 if full else select.EPOLLIN
             if gateway.unsent:
                 interest |= select.EPOLLOUT
@@ -344,10 +407,13 @@ class Writer:
 
     def _sync(self) -> None:
         """The syncer's turn: never longer than a pause."""
-        for event in self.syncer.step(self.engine.sequence, self.engine.history):
+        engine, command_log = self.engine, self._log
+        for event in self.syncer.step(
+            engine.sequence, engine.history, command_log.written, command_log.durable
+        ):
             if isinstance(event, Published):
-                self.engine.fill.look_at_times(event.time_ns)
-                self._tell_gateways(_image(event).frame())
+                engine.fill.look_at_times(event.time_ns)
+                self._tell_image(_image(event).frame())
                 if not self._told_ready:
                     self._tell_ready()
             else:
@@ -362,9 +428,16 @@ class Writer:
         log.warning("image %d of epoch %d is held for too long", event.image, event.epoch)
         self._tell_gateways(Hold(event.image, event.epoch).frame(Internal.PINNED))
 
-    def _tell_gateways(self, frame: bytes) -> None:
+    def _tell_image(self, frame: bytes) -> None:
         for gateway in self._gateways:
             if gateway.joined:
+                if not gateway.met:
+                    self._meet(gateway)
+                self._send(gateway, frame)
+
+    def _tell_gateways(self, frame: bytes) -> None:
+        for gateway in self._gateways:
+            if gateway.met:
                 self._send(gateway, frame)
 
     def _figures(self) -> dict[str, Any]:
@@ -382,6 +455,7 @@ class Writer:
             "recovered": self._recovered,
             "tables": table_figures(engine.region.words, engine.layout),
             "sync": self.syncer.statistics(),
+            "log": self._log.figures(),
         }
 
 

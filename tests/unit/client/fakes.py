@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from diptych_client.protocol import HEADER, HEADER_BYTES, PREAMBLE, Kind, encode_frame
+from diptych_client.protocol import HEADER, HEADER_BYTES, PREAMBLE, Frame, Kind, encode_frame
 
 SIDE = {"enum": ["Side", {"BUY": 1, "SELL": -1}]}
 PLACED = {"record": ["Placed", [["order", "int"], ["filled", "int"]]]}
@@ -89,7 +89,7 @@ def welcome(**changes: Any) -> dict[str, Any]:
 
 
 class Request(NamedTuple):
-    """One frame from the client, its payload decoded."""
+    """One frame from the client, its payload decoded; that of a KEYED frame as it is."""
 
     kind: int
     operation: int
@@ -107,11 +107,18 @@ class Connection:
         self.writer = writer
 
     async def read(self) -> Request:
+        kind, operation, request, sequence, context, payload = await self.read_frame()
+        if kind != Kind.KEYED and payload:
+            content = msgpack.unpackb(payload, strict_map_key=False)
+        else:
+            content = payload or None
+        return Request(kind, operation, request, sequence, context, content)
+
+    async def read_frame(self) -> Frame:
         header = HEADER.unpack(await self.reader.readexactly(HEADER_BYTES))
         length, kind, _, operation, request, sequence, context = header
         payload = await self.reader.readexactly(length)
-        content = msgpack.unpackb(payload, strict_map_key=False) if payload else None
-        return Request(kind, operation, request, sequence, context, content)
+        return kind, operation, request, sequence, context, payload
 
     async def hello(self) -> dict[str, Any]:
         assert await self.reader.readexactly(len(PREAMBLE)) == PREAMBLE

@@ -529,3 +529,115 @@ def test_reserved_names_cover_both_clients() -> None:
     for cls in (AsyncClient, Client):
         public = {name for name in dir(cls) if not name.startswith("_")}
         assert public <= RESERVED_NAMES
+
+
+# --- exactly once
+
+
+SESSION = 5 << 20 | 3
+
+
+async def test_a_transaction_is_sent_again_to_the_server_that_knows_its_session() -> None:
+    frames = []
+    identities = set()
+
+    async def first(connection: Connection) -> None:
+        identities.add((await connection.greet(session=SESSION))["identity"])
+        frames.append(await connection.read_frame())
+
+    async def refuse(connection: Connection) -> None:
+        identities.add((await connection.hello())["identity"])
+        connection.send(Kind.ERROR, {"code": "busy", "message": "full"})
+
+    async def second(connection: Connection) -> None:
+        identities.add((await connection.greet(session=SESSION))["identity"])
+        frames.append(frame := await connection.read_frame())
+        connection.send(Kind.RESULT, "once", request=frame[2], sequence=7)
+        await connection.until_gone()
+
+    async with serving(first, refuse, second) as server:
+        async with AsyncClient(server.address, timeout=None) as exchange:
+            assert await exchange.echo("x") == "once"
+        assert server.connections == 3
+    assert frames[0] == frames[1]
+    assert len(identities) == 1
+
+
+async def test_the_deadline_holds_through_reconnections() -> None:
+    async def drop(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        await connection.read()
+
+    async with serving(drop) as server, AsyncClient(server.address) as exchange:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        with pytest.raises(OutcomeUnknown, match="no answer in time") as unknown:
+            await exchange.using(timeout=0.2).echo(1)
+        assert 0.19 < loop.time() - started < 2
+        assert unknown.value.request == f"{SESSION}/1"
+        assert server.connections > 1
+
+
+async def test_closing_leaves_the_outcome_open_also_between_connections() -> None:
+    async def drop(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        await connection.read()
+
+    async with serving(drop) as server:
+        exchange = AsyncClient(server.address, timeout=None)
+        wrote = asyncio.ensure_future(exchange.echo(1))
+        while "disconnected" not in repr(exchange):
+            await asyncio.sleep(0.001)
+        await exchange.close()
+        with pytest.raises(OutcomeUnknown, match="this client was closed"):
+            await wrote
+
+
+async def test_own_keys_and_outcomes() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        request = await connection.read()
+        assert (request.kind, request.operation) == (Kind.KEYED, 0)
+        assert request.content == b"\x08web-8f3a" + msgpack.packb([7, "AAPL", 1])
+        connection.answer(request, [1, 4])
+        request = await connection.read()
+        assert (request.kind, request.sequence) == (Kind.QUERY, 0)
+        connection.answer(request, [])
+        for asked in ([SESSION, 1], ["web-8f3a"]):
+            request = await connection.read()
+            assert (request.kind, request.content) == (Kind.TRANSACTION, asked)
+            connection.send(Kind.RESULT, [1, 4], operation=0, request=request.request)
+        await connection.until_gone()
+
+    async with serving(script) as server, AsyncClient(server.address) as exchange:
+        once = exchange.using(fresh=False, request="web-8f3a")
+        assert (await once.place_order(7, "AAPL", side=1)).order == 1
+        assert await once.depth("AAPL") == []
+        for request in (f"{SESSION}/1", "web-8f3a"):
+            assert (await exchange.outcome(request)).filled == 4
+        with pytest.raises(BadArguments, match="names one call") as many:
+            await once.call_many("echo", [(1,)])
+        assert many.value.parameter == "request"
+        assert once.using(timeout=1)._request == "web-8f3a"
+        assert once.using(request=None)._request == ""
+        with pytest.raises(BadArguments, match="64 bytes"):
+            once.using(request="")
+
+
+async def test_an_outcome_has_a_deadline_of_its_own() -> None:
+    async with serving(sink) as server, AsyncClient(server.address) as exchange:
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await exchange.outcome(f"{SESSION}/1", timeout=0.05)
+        assert unknown.value.request == f"{SESSION}/1"
+
+
+async def test_asking_connects() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        connection.answer(await connection.read(), "then")
+        await connection.until_gone()
+
+    async with serving(script) as server:
+        exchange = AsyncClient(server.address)
+        assert await exchange.outcome("web-8f3a") == "then"
+        await exchange.close()

@@ -236,7 +236,7 @@ def test_a_lost_connection() -> None:
             assert exchange.depth("AAPL")[0].price == 5  # asked again on the second connection
             with pytest.raises(OutcomeUnknown) as unknown:
                 exchange.echo(1)
-            assert unknown.value.request == "9/2"
+            assert unknown.value.request == "9/1"
             assert exchange.echo(2) == 2
         assert server.connections == 3
 
@@ -353,3 +353,84 @@ async def test_it_is_usable_from_a_thread_of_an_asyncio_program() -> None:
 
     with serving_in_thread(greet_and_echo) as server:
         assert await asyncio.to_thread(work, server.address) == [1, 2]
+
+
+# --- exactly once
+
+SESSION = 5 << 20 | 3
+
+
+def test_a_transaction_is_sent_again_to_the_server_that_knows_its_session() -> None:
+    frames = []
+
+    async def first(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        frames.append(await connection.read_frame())
+
+    async def second(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        frames.append(frame := await connection.read_frame())
+        connection.send(Kind.RESULT, "once", request=frame[2], sequence=7)
+        await connection.until_gone()
+
+    with serving_in_thread(first, second) as server:
+        with Client(server.address, timeout=None) as exchange:
+            assert exchange.echo("x") == "once"
+        assert server.connections == 2
+    assert frames[0] == frames[1]
+
+
+def test_the_deadline_holds_through_reconnections() -> None:
+    async def drop(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        await connection.read()
+
+    with serving_in_thread(drop) as server, Client(server.address, timeout=0.2) as exchange:
+        started = time.monotonic()
+        with pytest.raises(OutcomeUnknown, match="no answer in time") as unknown:
+            exchange.echo(1)
+        assert 0.19 < time.monotonic() - started < 2
+        assert unknown.value.request == f"{SESSION}/1"
+        assert server.connections > 1
+
+
+def test_own_keys_and_outcomes() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.greet(session=SESSION)
+        request = await connection.read()
+        assert (request.kind, request.content) == (Kind.KEYED, b"\x08web-8f3a\x91\x05")
+        connection.answer(request, 5)
+        for asked in ([SESSION, 1], ["web-8f3a"]):
+            request = await connection.read()
+            assert (request.kind, request.content) == (Kind.TRANSACTION, asked)
+            connection.send(Kind.RESULT, 5, operation=3, request=request.request)
+        await connection.read()
+        await connection.until_gone()
+
+    with serving_in_thread(script) as server, Client(server.address) as exchange:
+        once = exchange.using(request="web-8f3a")
+        assert once.echo(5) == 5
+        assert [exchange.outcome(each) for each in (f"{SESSION}/1", "web-8f3a")] == [5, 5]
+        with pytest.raises(BadArguments, match="names one call"):
+            once.call_many("echo", [(1,)])
+        with pytest.raises(BadArguments, match="no key"):
+            exchange.using(request="1/2")
+        with pytest.raises(OutcomeUnknown) as unknown:
+            exchange.outcome("web-8f3a", timeout=0.05)
+        assert unknown.value.request == "web-8f3a"
+
+
+def test_tools_ask_the_server_itself() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.greet()
+        for answer in ({"sequence": 41}, 41):
+            request = await connection.read()
+            assert (request.kind, request.content) == (Kind.ADMIN, {"do": "checkpoint"})
+            assert request.request >= 1 << 63
+            connection.answer(request, answer)
+        await connection.until_gone()
+
+    with serving_in_thread(script) as server, Client(server.address) as exchange:
+        assert exchange.admin({"do": "checkpoint"}) == {"sequence": 41}
+        with pytest.raises(ProtocolError, match="without a map"):
+            exchange.admin({"do": "checkpoint"})

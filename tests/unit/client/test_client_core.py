@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
 
 import msgpack
 import pytest
+from tests.unit.client.driving import (
+    connect,
+    error,
+    feed,
+    query,
+    reply,
+    sent,
+    start,
+    transaction,
+)
 from tests.unit.client.fakes import OPERATIONS, welcome
 
-from diptych_client.core import Call, Core, State
+from diptych_client.core import Core, State
 from diptych_client.errors import (
     BadArguments,
     Busy,
@@ -23,21 +32,7 @@ from diptych_client.errors import (
     TimedOut,
     UnknownOperation,
 )
-from diptych_client.protocol import PREAMBLE, Frame, FrameSplitter, Kind, encode_frame
-
-
-def feed(core: Core, data: bytes) -> None:
-    core.read_buffer()[: len(data)] = data
-    core.received(len(data))
-
-
-def connect(core: Core, **changes: Any) -> dict[str, Any]:
-    """Open a connection and take a WELCOME; returns what HELLO said."""
-    ((kind, *_, payload),) = FrameSplitter(1 << 16).feed(core.open())
-    assert kind == Kind.HELLO
-    feed(core, PREAMBLE + encode_frame(Kind.WELCOME, msgpack.packb(welcome(**changes))))
-    hello: dict[str, Any] = msgpack.unpackb(payload)
-    return hello
+from diptych_client.protocol import PREAMBLE, Kind, encode_frame
 
 
 @pytest.fixture
@@ -45,36 +40,6 @@ def core() -> Core:
     core = Core("here:1", token="t")
     connect(core)
     return core
-
-
-def start(core: Core, name: str, *arguments: Any, deadline: float = inf, **options: Any) -> Call:
-    operation = core.operation(name)
-    payload = operation.encode(arguments, {})
-    return core.submit(operation.kind, operation, payload, deadline, **options)
-
-
-def transaction(core: Core, deadline: float = inf, **options: Any) -> Call:
-    return start(core, "echo", 1, deadline=deadline, **options)
-
-
-def query(core: Core, deadline: float = inf, **options: Any) -> Call:
-    return start(core, "depth", "AAPL", deadline=deadline, **options)
-
-
-def sent(core: Core) -> list[Frame]:
-    return FrameSplitter(1 << 20, preamble=False).feed(core.data_to_send())
-
-
-def reply(core: Core, call: Call, value: Any = None, *, sequence: int = 0, age: int = 0) -> None:
-    answer = encode_frame(
-        Kind.RESULT, msgpack.packb(value), request=call.request, sequence=sequence, context=age
-    )
-    feed(core, answer)
-
-
-def error(core: Core, request: int, code: str, **fields: Any) -> None:
-    payload = msgpack.packb({"code": code, "message": "why", **fields})
-    feed(core, encode_frame(Kind.ERROR, payload, request=request))
 
 
 def test_hello_and_welcome(core: Core) -> None:
@@ -261,7 +226,12 @@ def test_a_refusal_instead_of_welcome() -> None:
 
 def test_operations_are_kept_while_the_fingerprint_is_the_same() -> None:
     core = Core("here:1", token="t", client="me")
-    assert connect(core) == {"client": "me", "token": "t", "fingerprint": None}
+    assert connect(core) == {
+        "client": "me",
+        "token": "t",
+        "fingerprint": None,
+        "identity": core.identity,
+    }
     before = core.operations
     waiting = transaction(core)
     core.lost()

@@ -49,16 +49,21 @@ def test_an_error_survives_the_wire_and_copies(error: DiptychError) -> None:
 
 def test_the_families() -> None:
     assert {cls for cls in ERRORS.values() if issubclass(cls, CallError)} == {
-        ERRORS[code] for code in ("call_error", "unknown_operation", "bad_arguments", "forbidden")
+        ERRORS[code]
+        for code in (
+            *("call_error", "unknown_operation", "bad_arguments", "forbidden"),
+            "identity_conflict",
+        )
     }
     assert {cls for cls in ERRORS.values() if issubclass(cls, Unavailable)} == {
         ERRORS[code]
         for code in (
             *("unavailable", "busy", "timed_out", "disconnected"),
-            *("shutting_down", "history_changed"),
+            *("shutting_down", "history_changed", "not_executed", "log_failed"),
         )
     }
-    assert not issubclass(OutcomeUnknown, Unavailable)
+    for code in ("outcome_unknown", "outcome_forgotten", "session_expired"):
+        assert not issubclass(ERRORS[code], Unavailable | CallError)  # it may have happened
     assert all(issubclass(cls, DiptychError) for cls in [*ERRORS.values(), Rejected])
 
 

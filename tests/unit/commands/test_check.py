@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.support.versions import store
+from tests.unit.durable.checkpoints import flip, pages_file
 
 from diptych import App, Db, key, ordered, ref
 from diptych.cli import main
@@ -215,9 +216,7 @@ def test_references_to_nothing_are_a_warning(
 
 def test_damage(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     older, newer = checkpoints_in(place / "data")
-    raw = bytearray(newer.path.read_bytes())
-    raw[-1] ^= 1
-    newer.path.write_bytes(raw)
+    flip(pages_file(newer), 4096)
     name = write(place, "damaged")
     code, said = check(capsys, name, "--data", "data")
     assert code == 1

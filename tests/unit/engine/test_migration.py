@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 from tests.support.versions import opened, store
+from tests.unit.durable.checkpoints import flip, pages_file
 
 from diptych import (
     App,
@@ -512,13 +513,11 @@ def test_damage_is_refused_with_what_to_do(tmp_path: Path) -> None:
     store(app, tmp_path, fill)
     store(app, tmp_path, fill)
     first, second = checkpoints_in(tmp_path)
-    raw = bytearray(second.path.read_bytes())
-    raw[-1] ^= 1
-    second.path.write_bytes(raw)
+    flip(pages_file(second), 4096)
     with pytest.raises(CorruptionError) as damaged, opened(app, tmp_path):
         pass
     message = str(damaged.value)
-    assert f"{second.path} is damaged: page " in message
+    assert f"{second.path} is damaged: pages-2.diptych: page 1" in message
     assert f"move {second.path.name} out of the directory" in message
     assert "diptych check" in message
     second.path.rename(tmp_path / "aside")

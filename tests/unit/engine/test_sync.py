@@ -20,7 +20,16 @@ from diptych.engine.sync import (
     Syncer,
     SyncSettings,
 )
-from diptych.memory import NONE, Extent, KernelTracker, Mirror, Region
+from diptych.memory import (
+    NONE,
+    Extent,
+    KernelTracker,
+    Mirror,
+    Region,
+    newest_complete,
+    read_stamp,
+    restore,
+)
 
 MS = 1_000_000
 PAGES = 1024
@@ -39,6 +48,7 @@ class Bench:
         self.mirror.add_extent(Extent(1, 64))
         self.now_ns = 0
         self.sequence = 0
+        self.ticket = self.durable = 0  # of a log that has no record yet
         chosen = SyncSettings(images=images, **settings)  # type: ignore[arg-type]  # numbers
         self.syncer = Syncer(self.mirror, chosen, unknown=unknown, now_ns=lambda: self.now_ns)
 
@@ -58,7 +68,7 @@ class Bench:
         """Step until nothing more happens at this moment of the clock."""
         events: list[Event] = []
         for _ in range(100):
-            events += self.syncer.step(self.sequence, HISTORY)
+            events += self.syncer.step(self.sequence, HISTORY, self.ticket, self.durable)
             wait_ns = self.syncer.wait_ns(self.sequence)
             if wait_ns is None and self.syncer._helper.busy:
                 select.select([self.syncer.wakeup_fd], [], [], 10)
@@ -105,6 +115,178 @@ def test_the_first_image_comes_at_once(make: Callable[..., Bench]) -> None:
     first = bench.published()
     assert (first.sequence, first.history, first.epoch) == (0, HISTORY, 1)
     assert bench.syncer.published == first
+
+
+def test_an_image_is_not_published_before_it_is_durable(bench: Bench) -> None:
+    before = bench.syncer.published
+    bench.syncer.joined("reader")
+    bench.write(5)
+    bench.ticket = 7
+    assert bench.after(10) == []
+    assert bench.syncer.wait_ns(bench.sequence) is None, "news of the log are what it waits for"
+    bench.durable = 6
+    assert bench.after(1) == []
+    assert bench.syncer.published == before
+    assert bench.syncer.joined("another") == before
+    bench.durable = 7
+    bench.now_ns += 1 * MS
+    (event,) = bench.step()
+    assert isinstance(event, Published)
+    assert (event.sequence, event.pages, event.epoch) == (1, 1, 2)
+    assert event.time_ns > 0
+    assert bench.mirror.current == event.image
+    statistics = bench.syncer.statistics()
+    assert statistics["gated"] == {"waits": 1, "last_us": 2000.0}
+    assert statistics["syncs"] == 2
+
+
+def test_what_runs_while_an_image_waits_is_not_in_it(bench: Bench) -> None:
+    bench.write(5)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    shown = bench.region.words.copy()
+    events: list[Event] = []
+    for page in range(6, 12):
+        bench.write(5, page)
+        bench.ticket += 1
+        bench.syncer.wanted(bench.sequence)
+        events += bench.after(20)
+    assert events == [], "one image waits; there is no other cut meanwhile"
+    bench.durable = 1
+    (first,) = bench.syncer.step(bench.sequence, HISTORY, bench.ticket, bench.durable)
+    assert isinstance(first, Published)
+    assert first.sequence == 1
+    assert np.array_equal(bench.images[first.image].words[512 : 64 * 512], shown[512 : 64 * 512])
+    assert bench.step() == [], "the next one is cut, and waits"
+    assert bench.syncer.wait_ns(bench.sequence) is None
+    bench.durable = bench.ticket
+    second = bench.published()
+    assert (second.sequence, second.epoch) == (7, first.epoch + 1)
+    assert bench.after(1000) == []
+    assert bench.syncer.wait_ns(bench.sequence) is None, "idle again"
+
+
+def test_what_is_durable_already_is_published_in_the_same_step(bench: Bench) -> None:
+    bench.write(5)
+    bench.ticket = bench.durable = 9
+    assert bench.published(10).sequence == 1
+    assert bench.syncer.statistics()["gated"] == {"waits": 0, "last_us": 0.0}
+
+
+def test_a_transaction_that_wrote_nothing_is_not_told_before_it_is_durable(bench: Bench) -> None:
+    before = bench.syncer.published
+    assert before is not None
+    bench.sequence += 1
+    bench.ticket = 1
+    bench.syncer.wanted(1)
+    assert bench.after(10) == []
+    assert bench.syncer.published == before
+    bench.write(5)
+    bench.ticket = 2
+    assert bench.after(10) == []
+    bench.durable = 1
+    (told,) = bench.syncer.step(bench.sequence, HISTORY, bench.ticket, bench.durable)
+    assert isinstance(told, Published)
+    assert (told.image, told.epoch, told.sequence, told.pages) == (before.image, 1, 1, 0)
+    bench.durable = 2
+    assert bench.published(10).sequence == 2
+
+
+def test_a_writer_that_takes_over_has_the_image_that_waited(bench: Bench) -> None:
+    """The log has all that it shows: what is replayed begins behind it."""
+    bench.write(5, 6)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    waiting = newest_complete(bench.images)
+    assert waiting is not None
+    assert waiting != bench.mirror.current
+    stamp = read_stamp(bench.images[waiting])
+    assert stamp is not None
+    assert (stamp.sequence, stamp.epoch) == (1, 2)
+    bench.write(7)
+    region = Region.create(PAGES * 4096)
+    restore(region, bench.images[waiting])
+    assert [int(region.words[page * 512]) for page in (5, 6, 7)] == [1, 1, 0]
+    region.close()
+
+
+def test_a_query_that_waits_for_more_than_the_image_shows_goes_on_waiting(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(max_duty=1.0)
+    bench.published()
+    bench.write(5)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    bench.write(6)
+    bench.syncer.wanted(2)
+    bench.durable = 1
+    (event,) = bench.step()
+    assert isinstance(event, Published)
+    assert event.sequence == 1
+    assert bench.published(0.1).sequence == 2, "before the interval is over"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_log_that_lags_never_shows_in_an_image(make: Callable[..., Bench], seed: int) -> None:
+    """Random lags, growth, advances: what is published is durable, and is what the region was."""
+    bench = make(3, interval_ms=1, max_duty=1.0)
+    random = np.random.default_rng(seed)
+    bench.published()
+    bench.syncer.joined("reader")
+    stop = 64
+    tickets, regions = {0: 0}, {}  # by sequence
+    held: list[Published] = []
+    shown: list[int] = []
+    for step in range(400):
+        match random.integers(0, 5):
+            case 0 | 1:
+                bench.write(*random.integers(1, stop, 4).tolist())
+            case 2:
+                bench.sequence += 1  # a transaction that wrote nothing
+            case 3 if stop < 112:
+                bench.mirror.add_extent(Extent(stop, stop + 1))
+                stop += 1
+        bench.ticket += bench.sequence not in tickets
+        tickets.setdefault(bench.sequence, bench.ticket)
+        regions[bench.sequence] = bench.region.words[512 : 112 * 512].tobytes()
+        if random.random() < 0.4:
+            bench.durable += int(random.integers(0, bench.ticket - bench.durable + 1))
+        bench.now_ns += int(random.integers(0, MS))
+        if step > 380:
+            bench.durable = bench.ticket
+            bench.now_ns += MS
+        for event in bench.syncer.step(bench.sequence, HISTORY, bench.ticket, bench.durable):
+            assert isinstance(event, Published)
+            assert tickets[event.sequence] <= bench.durable
+            content = bench.images[event.image].words[512 : 112 * 512].tobytes()
+            assert content == regions[event.sequence]
+            assert event.sequence > max(shown, default=0)
+            shown.append(event.sequence)
+            for before in held:
+                if before.image != event.image:
+                    bench.syncer.released("reader", before.image, before.epoch)
+            held = [event]
+    assert bench.sequence - 3 <= shown[-1]
+    gated = bench.syncer.statistics()["gated"]
+    assert isinstance(gated, dict)
+    assert 10 < gated["waits"] < len(shown)
+
+
+def test_a_slow_log_is_nobodys_fault(make: Callable[..., Bench]) -> None:
+    bench = make(2, max_pin_ms=1000)
+    first = bench.published()
+    bench.syncer.joined("slow")
+    bench.write(5)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    bench.write(6)
+    assert bench.after(5000) == [], "no image is free, since one waits for the log"
+    bench.durable = 1
+    (event,) = bench.step()
+    assert isinstance(event, Published)
+    assert bench.after(999) == []
+    assert bench.after(1) == [Pinned(first.image, first.epoch, ("slow",))]
 
 
 def test_when_nothing_is_written_nothing_is_done(bench: Bench) -> None:

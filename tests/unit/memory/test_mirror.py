@@ -72,6 +72,15 @@ def sync(mirror: Mirror, image: int | None = None, *, goal: int = 1000) -> SyncR
     return record
 
 
+def cut(mirror: Mirror, image: int) -> SyncRecord:
+    """Write a page, and cut: the commit is left to the caller."""
+    write(mirror, 3)
+    mirror.prepare(image, 1000)
+    record = mirror.cut(image, mirror.sequence + 1, 99)
+    assert record is not None
+    return record
+
+
 def test_a_sync_copies_what_was_written_and_stamps_the_image(mirror: Mirror) -> None:
     assert mirror.current == NONE
     first = sync(mirror)
@@ -146,6 +155,23 @@ def test_an_image_that_was_cut_may_still_be_abandoned(mirror: Mirror) -> None:
     sync(mirror, 1)
 
 
+def test_what_comes_between_cut_and_commit_is_for_the_next_image(mirror: Mirror) -> None:
+    sync(mirror, 0)
+    record = cut(mirror, 1)
+    assert newest_complete(mirror.images) == 1, "whole in memory, whoever may see it"
+    assert mirror.current == 0
+    write(mirror, 3, 8)
+    mirror.region.words[40 * 512] = 7
+    mirror.add_extent(Extent(33, 50))
+    assert mirror.uncopied_pages == 1, "page 40; what was cut is copied"
+    mirror.commit(1)
+    assert (mirror.current, mirror.sequence, record.epoch_pages) == (1, 2, 1)
+    assert mirror.differences(1).tolist() == [3, 8, 40]
+    assert mirror.missing_pages(0) == 1, "page 3, as the cut copied it"
+    following = sync(mirror, 0)
+    assert (following.pages, following.levelled_pages) == (3, 1)
+
+
 def test_filling_is_on_the_stamp_before_the_first_byte(mirror: Mirror) -> None:
     sync(mirror, 0)
     write(mirror, 7)
@@ -167,6 +193,9 @@ def test_filling_is_on_the_stamp_before_the_first_byte(mirror: Mirror) -> None:
         lambda mirror: mirror.abort(1),
         lambda mirror: [mirror.level(1), mirror.level(2)],  # two at a time
         lambda mirror: [mirror.level(1), mirror.commit(1)],  # not cut
+        lambda mirror: [cut(mirror, 1), mirror.cut(1, 3, 1)],  # cut already
+        lambda mirror: [cut(mirror, 1), mirror.precopy(1, 1)],
+        lambda mirror: [cut(mirror, 1), mirror.level(2)],
         lambda mirror: mirror.add_extent(Extent(0, 5)),  # the stamp
     ],
 )

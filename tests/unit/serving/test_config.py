@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,13 @@ def test_flag_over_environment_over_file(tmp_path: Path) -> None:
         ("[tables]\norder = 1", "tables.order: has the settings capacity and heap_bytes"),
         ("[tables.order]\nheap_bytes = 5", "tables.order.heap_bytes: must be 1048576 to"),
         ("= 1", "app.toml: "),
+        ('tokens = "x"', "tokens: must be a table"),
+        ("[tokens]\nops = 1", "tokens.ops: must be text"),
+        ('[tokens]\nops = ""', "tokens.ops: must be text, and not empty"),
+        (f'[tokens]\n{"n" * 33} = "x"', "must have 1 to 32 bytes"),
+        ('[tokens]\n"" = "x"', "must have 1 to 32 bytes"),
+        ('[tokens]\nops = "sha256:12"', "tokens.ops: after sha256: come 64 hexadecimal digits"),
+        ('[tokens]\nops = "x"\nbank = "x"', "tokens.bank: 'ops' has the same secret"),
     ],
 )
 def test_what_is_wrong_in_a_file(tmp_path: Path, text: str, message: str) -> None:
@@ -141,6 +149,23 @@ def test_every_setting_has_help_and_a_default_within_its_bounds() -> None:
 def test_reading_settings_needs_no_numpy() -> None:
     code = "import sys, diptych.config; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tokens_are_kept_as_digests(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"secret of bank").hexdigest()
+    path = file(tmp_path, f'[tokens]\nops = "secret of ops"\nbank = "sha256:{digest.upper()}"')
+    settings = load(path, environment={})
+    assert settings.tokens == {
+        "ops": hashlib.sha256(b"secret of ops").digest(),
+        "bank": hashlib.sha256(b"secret of bank").digest(),
+    }
+    assert "secret" not in repr(settings)
+    assert "tokens" not in repr(settings)
+    more = load(path, environment={}, tokens={"desk": "x"}).tokens
+    assert set(more) == {"ops", "bank", "desk"}
+    with pytest.raises(ConfigurationError) as error:
+        load(file(tmp_path, '[tokens]\nops = "sha256:secret"'), environment={})
+    assert "secret" not in str(error.value)
 
 
 def test_the_data_directory_may_be_missing_but_no_file(tmp_path: Path) -> None:

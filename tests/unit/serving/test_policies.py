@@ -12,6 +12,13 @@ import pytest
 from tests.support.trouble import app
 
 from diptych.config import Limits
+from diptych.engine.system import (
+    OUTCOME,
+    OUTCOME_OF_KEY,
+    SESSION_OPEN,
+    SESSIONS_TOUCH,
+    SYSTEM_FIRST,
+)
 from diptych.serving import channel
 from diptych.serving.channel import Hold, Image, Internal, Run, Writer
 from diptych.serving.children import (
@@ -24,7 +31,6 @@ from diptych.serving.children import (
 from diptych.serving.control import Control
 from diptych.serving.figures import percentiles
 from diptych.serving.logs import configure
-from diptych.serving.parking import Parking
 from diptych.serving.welcome import Greeter, Hello, read_hello
 from diptych_client.errors import ProtocolError
 from diptych_client.protocol import Header, Kind, encode_frame
@@ -46,18 +52,6 @@ def test_children_that_die_at_their_start_end_the_server() -> None:
     assert None not in pauses[:-1]
     assert pauses[-1] is None
     assert policy.pause_s("writer", ready=False, now=2 * WINDOW_S) is not None
-
-
-def test_parking_is_bounded_in_bytes_and_time() -> None:
-    parking = Parking(bytes_max=10, wait_s=1)
-    assert parking.put(1, b"12345", now=0)
-    assert parking.put(2, b"1234", now=0.5)
-    assert not parking.put(3, b"12", now=0.6)
-    assert [entry.connection for entry in parking.take_expired(1.2)] == [1]
-    assert parking.put(3, b"12", now=1.2)
-    assert [entry.data for entry in parking.take_all()] == [b"1234", b"12"]
-    assert len(parking) == 0
-    assert parking.put(1, bytes(10), now=2)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +89,9 @@ def hello(payload: object) -> memoryview:
 
 
 def test_hello_says_who_and_what_is_known() -> None:
-    assert read_hello(hello({})) == Hello("", None, None)
-    said = {"client": "c" * 500, "token": "t", "fingerprint": b"f"}
-    assert read_hello(hello(said)) == Hello("c" * 200, "t", b"f")
+    assert read_hello(hello({})) == Hello("", None, None, None)
+    said = {"client": "c" * 500, "token": "t", "fingerprint": b"f", "identity": bytes(16)}
+    assert read_hello(hello(said)) == Hello("c" * 200, "t", b"f", bytes(16))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +101,8 @@ def test_hello_says_who_and_what_is_known() -> None:
         hello({"client": 1}),
         hello({"token": b"x"}),
         hello({"fingerprint": "x"}),
+        hello({"identity": "x" * 16}),
+        hello({"identity": bytes(15)}),
         memoryview(encode_frame(Kind.PING)),
         memoryview(encode_frame(Kind.HELLO, b"\xc1")),
         memoryview(encode_frame(Kind.HELLO, b"\x81")),
@@ -121,7 +117,7 @@ def test_welcome_leaves_out_what_the_client_has() -> None:
     greeter = Greeter(app, Limits(query_ms=5))
 
     def welcome(fingerprint: bytes | None) -> dict[str, object]:
-        known = Hello("", None, fingerprint)
+        known = Hello("", None, fingerprint, None)
         told = msgpack.unpackb(greeter.welcome(known, session=3, history=4, sequence=5))
         return dict(told)
 
@@ -133,6 +129,13 @@ def test_welcome_leaves_out_what_the_client_has() -> None:
     assert welcome(app.fingerprint)["operations"] is None
     assert greeter.kinds[app.operation("transfer").number] == Kind.TRANSACTION
     assert greeter.kinds[app.operation("total").number] == Kind.QUERY
+
+
+def test_what_only_gateways_call_is_no_operation_of_clients() -> None:
+    kinds = Greeter(app, Limits()).kinds
+    assert kinds[OUTCOME] == kinds[OUTCOME_OF_KEY] == Kind.TRANSACTION
+    assert kinds[SESSION_OPEN] == kinds[SESSIONS_TOUCH] == 0
+    assert kinds[SYSTEM_FIRST] == Kind.TRANSACTION
 
 
 def test_control_carries_messages_and_descriptors() -> None:

@@ -1,0 +1,138 @@
+"""Transactions that have no answer yet, in the one order in which they came: sent, then waiting.
+
+Answers come in the order sent, so what was sent is known by counting, and its bytes are kept until
+it is answered: when a writer dies, whatever may be sent twice is sent again to the next one, before
+anything that waits for its first. Twice may be sent what the engine knows again: by its session and
+request number, by its key, or as an operation that is the same done twice.
+
+Bounded in frames and in bytes, sent and waiting together, so that all of it fits whenever a writer
+comes. Knows frames' headers; no sockets and no clock (times are the event loop's).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from diptych.engine.system import OUTCOME, OUTCOME_OF_KEY, SESSION_OPEN, SESSIONS_TOUCH
+from diptych.serving.frames import FrameBuffer
+from diptych_client.protocol import HEADER, Kind
+
+REPEATABLE = frozenset({SESSION_OPEN, SESSIONS_TOUCH, OUTCOME, OUTCOME_OF_KEY})
+SENDS_MAX = 5
+"""Writers that one transaction may be sent to. Where there is a log, one that kills them is set
+aside long before; where there is none, this is what ends it."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Whole frames of one connection, as the writer gets them; the last `count` are unanswered."""
+
+    connection: int
+    data: bytes
+    count: int
+    sends: int = 0  # writers that it was sent to
+    until: float = math.inf  # waits for a writer so long
+
+    def calls(self) -> Iterator[tuple[int, int]]:
+        """(operation, request) of each unanswered frame."""
+        buffer = FrameBuffer.holding(self.data)
+        for position in range(buffer.count - self.count, buffer.count):
+            _, _, _, operation, request, _, _ = HEADER.unpack_from(buffer.frame(position))
+            yield operation, request
+
+
+class Unanswered:
+    """See the module. `count`: frames, `bytes`: of entries that have any."""
+
+    def __init__(self, bytes_max: int, count_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.count_max = count_max
+        self.count = self.bytes = 0
+        self._entries: deque[Entry] = deque()
+
+    def room(self) -> int:
+        """How many more frames may come: of one read at a time, which may exceed the bytes."""
+        return 0 if self.bytes > self.bytes_max else self.count_max - self.count
+
+    def put(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self.count += entry.count
+        self.bytes += len(entry.data)
+
+    def answered(self, count: int) -> None:
+        """The first so many have their answers. Errors: IndexError when there are not so many."""
+        self.count -= count
+        while count:
+            head = self._entries[0]
+            if head.count > count:
+                head.count -= count
+                return
+            count -= head.count
+            self._entries.popleft()
+            self.bytes -= len(head.data)
+
+    def writer_lost(self, until: float) -> list[Entry]:
+        """Keep what may be sent again, until then. Returns the rest of what was sent."""
+        lost = []
+        for entry in self.take_all():
+            if not entry.sends:
+                self.put(entry)
+                continue
+            for part, again in _parts(entry):
+                if again and part.sends < SENDS_MAX:
+                    part.until = until
+                    self.put(part)
+                else:
+                    lost.append(part)
+        return lost
+
+    def for_writer(self, is_there: Callable[[int], bool]) -> list[Entry]:
+        """All there is, for a writer who is there now and is sent it in this order.
+
+        What was never sent is dropped when its connection is not there any more: nobody was
+        promised anything.
+        """
+        for entry in self.take_all():
+            if entry.sends or is_there(entry.connection):
+                entry.sends += 1
+                entry.until = math.inf
+                self.put(entry)
+        return list(self._entries)
+
+    def take_expired(self, now: float) -> list[Entry]:
+        """Those that have waited for a writer for too long."""
+        expired = []
+        while self._entries and self._entries[0].until < now:
+            entry = self._entries.popleft()
+            self.count -= entry.count
+            self.bytes -= len(entry.data)
+            expired.append(entry)
+        return expired
+
+    def take_all(self) -> list[Entry]:
+        entries = list(self._entries)
+        self._entries.clear()
+        self.count = self.bytes = 0
+        return entries
+
+
+def _parts(entry: Entry) -> Iterator[tuple[Entry, bool]]:
+    """The unanswered frames of an entry, by whether they may be sent again, in order."""
+    buffer = FrameBuffer.holding(entry.data)
+    first = buffer.count - entry.count
+    while first < buffer.count:
+        again = _repeatable(buffer.frame(first))
+        stop = first + 1
+        while stop < buffer.count and _repeatable(buffer.frame(stop)) == again:
+            stop += 1
+        data = bytes(buffer.view[buffer.starts[first] : buffer.starts[stop]])
+        yield Entry(entry.connection, data, stop - first, entry.sends), again
+        first = stop
+
+
+def _repeatable(frame: memoryview) -> bool:
+    _, kind, _, operation, _, session, _ = HEADER.unpack_from(frame)
+    return session != 0 or kind == Kind.KEYED or operation in REPEATABLE
