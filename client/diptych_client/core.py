@@ -287,7 +287,9 @@ class Core:
             if call.done:
                 continue
             if call.may_have_run:
-                if self.session >= SESSION_MIN or call.named:
+                # Bytes without meaning once more would come for ever.
+                hopeless = call.repeated and isinstance(cause, ProtocolError)
+                if (self.session >= SESSION_MIN or call.named) and not hopeless:
                     again.append(call)
                 else:
                     self._fail(call, self._outcome_unknown(call, "the connection was lost"), cause)
