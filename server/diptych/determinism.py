@@ -220,7 +220,8 @@ class _Reader(ast.NodeVisitor):
             case ast.SetComp():
                 return True
             case ast.Call(func=ast.Name() as func):
-                return self._value(func) in (set, frozenset)
+                value = self._value(func)
+                return value is set or value is frozenset
             case ast.BinOp(op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor()):
                 return self._is_set(node.left, depth) and self._is_set(node.right, depth)
             case ast.Name() if self._scope.binds(node.id):
