@@ -35,7 +35,9 @@ class Ended(Enum):
 class DataDirectory:
     """A directory that this process has locked. Make it with `open`; a context manager."""
 
-    def __init__(self, path: Path, lock_fd: int, files: Files, app: str, mode: str, said: str) -> None:
+    def __init__(
+        self, path: Path, lock_fd: int, files: Files, app: str, mode: str, said: str
+    ) -> None:
         self.path = path
         self.files = files
         self.ended, self.mode_before = _read(said)

@@ -11,7 +11,7 @@ Knows the header's layout and the kinds; knows no sockets and no policy.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
