@@ -27,6 +27,7 @@ from typing import (
 
 import diptych_client
 from diptych import declarations
+from diptych.determinism import Hazard, hazards
 from diptych.errors import DeclarationError, did_you_mean
 from diptych.names import wrong_names
 from diptych.rejections import rejection_codes
@@ -113,17 +114,37 @@ class Table(Protocol[R_co]):
     def __getattr__(self, index: str) -> Index[R_co]: ...
 
 
+class Random(Protocol):
+    """Random numbers of a transaction: the same ones whenever and wherever that transaction runs.
+
+    They are not secret: whoever knows some of them can find out the others.
+    """
+
+    def random(self) -> float:
+        """A float from 0 up to but not including 1, of 53 bits."""
+        ...
+
+    def integers(self, low: int, high: int | None = None) -> int:
+        """An int from `low` up to but not including `high`; with one bound, from 0 up to that.
+
+        Errors: ValueError where there is no such int, or a bound is beyond 64 bits.
+        """
+        ...
+
+
 class Db:
     """What a handler gets. Tables are attributes; subclass it to give them types for editors.
 
     `now`: time of the transaction (in a query: of the last one seen), ns since 1970.
     `sequence`: the number of the transaction (in a query: of the last one seen).
     `caller`: the name of the caller's token, "" without one.
+    `random`: random numbers, in transactions alone.
     """
 
     now: int
     sequence: int
     caller: str
+    random: Random
 
     if TYPE_CHECKING:
 
@@ -356,6 +377,14 @@ class App:
         if wrong:
             raise DeclarationError("\n".join(map(str, wrong)))
         self._names_checked = len(handlers)
+
+    def hazards(self) -> list[Hazard]:
+        """What transactions do that a replay of the log may do otherwise, by place.
+
+        Queries are free to do it, and a setup is never replayed.
+        """
+        transactions = {o.name: o.function for o in self.operations if o.kind == "transaction"}
+        return hazards(transactions, self.tables)
 
     def open(
         self,

@@ -17,7 +17,7 @@ class Word(IntEnum):
     """Positions. Written by the writer but for DOOMED, which is the supervisor's."""
 
     EXECUTING = 0  # sequence number of the transaction whose handler runs; 0: none
-    BEGAN_NS = 1  # CLOCK_MONOTONIC when it began
+    BEGAN_NS = 1  # CLOCK_MONOTONIC when it began, written first; 0: it may run for ever
     DOOMED = 2  # sequence number of a transaction that has used up its time
     LOG_BYTES = 3  # appended to the log since the server started
     DURABLE = 4  # sequence number of the last transaction that is safe

@@ -571,6 +571,48 @@ def now(db: Db) -> tuple[Time, int, bool]:
 
 
 @app.transaction
+def draw(db: Db) -> tuple[float, float, int, int, int]:
+    first, second = db.random.random(), db.random.random()
+    return (
+        first,
+        second,
+        db.random.integers(6),
+        db.random.integers(-3, 3),
+        db.random.integers(low=-(2**62), high=2**62),
+    )
+
+
+@app.transaction
+def draw_between(db: Db, low: int, high: int) -> int:
+    db.item.insert(serial=db.random.integers(1_000), owner=1)
+    return db.random.integers(low, high)
+
+
+@app.transaction
+def draw_often(db: Db, low: int, high: int, count: int) -> tuple[int, int, int]:
+    """The least, the greatest, and how many were the least."""
+    least, greatest, hits = high, low, 0
+    for _ in range(count):
+        drawn = db.random.integers(low, high)
+        least, greatest = min(least, drawn), max(greatest, drawn)
+        if drawn == low:
+            hits += 1
+    return least, greatest, hits
+
+
+@app.transaction
+def draw_and_give_up(db: Db, large: int) -> int:
+    """Compiled code gives this up when `large` is, after it has drawn."""
+    db.item.insert(serial=db.random.integers(1_000_000), owner=1)
+    return large * large // large
+
+
+@app.query
+def draw_in_a_query(db: Db) -> float:
+    return db.random.random()
+
+
+@app.transaction
 def fail(db: Db, how: int) -> int:
     """Writes, and then fails."""
     db.owner.insert(id=50)

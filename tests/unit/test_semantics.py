@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from tests.support import semantics
+from tests.support import reference, semantics
 from tests.support.lanes import Lanes
 
 from diptych import App, Db, Rejected, key, text
 from diptych.errors import DeclarationError
 from diptych.store import words as at
-from diptych.store.faults import StaleRow
+from diptych.store.faults import ReadOnly, StaleRow
 
 DOCUMENT = Path(__file__).parents[2] / "docs/semantics.md"
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
@@ -638,6 +638,38 @@ def test_8_1_a_transaction_has_one_time_and_a_number(lanes: Lanes) -> None:
     assert lanes.check("now") == (first + 1_500_000_000, number + 1, True)
     lanes.advance(-1_000)
     assert lanes.check("now") == (first + 1_500_000_000, number + 2, True)  # never back
+
+
+def test_8_2_random_numbers_follow_from_seed_and_number(lanes: Lanes) -> None:
+    lanes.call("new_owner", 1)
+    drawn = [lanes.check("draw") for _ in range(3)]
+    assert len({number for numbers in drawn for number in numbers[:2]}) == 6
+    assert drawn[1] == tuple(reference.draws(seed=5, sequence=3))
+    # Given up by the compiled lane when it had drawn already, and undone.
+    assert lanes.check("draw_and_give_up", 2**40) == 2**40
+    numbers = reference.Numbers(seed=5, sequence=5)
+    assert [bench.db.item[1].serial for bench in lanes.benches] == [numbers.integers(0, 10**6)] * 2
+
+
+def test_8_3_random_numbers_are_within_their_bounds(items: Lanes) -> None:
+    least, greatest, hits = items.check("draw_often", -2, 3, 5_000)
+    assert (least, greatest) == (-2, 2)
+    assert 850 < hits < 1_150
+    assert items.check("draw_often", INT_MIN, INT_MAX, 100)[0] < 0
+    assert items.check("draw_often", 7, 8, 10) == (7, 7, 10)
+    assert 0 <= items.check("draw")[0] < 1
+    for low, high in ((3, 3), (3, 2)):
+        crashes(items, "draw_between", low, high)
+    told = failure_of(items, "draw_between", 3, 2)
+    assert told == "ValueError: there is no int from 3 up to, but not including, 2"
+    assert failure_of(items, "draw_often", 0, 2**63, 1).startswith("ValueError: 0 or 9223372036")
+
+
+def test_8_4_a_query_has_no_random_numbers(lanes: Lanes) -> None:
+    db = lanes.benches[0].db
+    with pytest.raises(ReadOnly, match="a query has no number of its own"):
+        semantics.draw_in_a_query(db)
+    crashes(lanes, "draw_in_a_query")
 
 
 # 9. Errors and undo -----------------------------------------------------------------------------

@@ -35,21 +35,17 @@ class Ended(Enum):
 class DataDirectory:
     """A directory that this process has locked. Make it with `open`; a context manager."""
 
-    def __init__(
-        self, path: Path, lock_fd: int, files: Files, app: str, mode: str, said: str
-    ) -> None:
+    def __init__(self, path: Path, lock_fd: int, files: Files, app: str, said: str) -> None:
         self.path = path
         self.files = files
         self.ended, self.mode_before = _read(said)
         """How the one before ended, and with which durability; "" if there was none."""
-        self._app, self._mode = app, mode
+        self._app, self._mode = app, self.mode_before
         self._lock_fd = lock_fd
         self.store = CheckpointStore(path, files)
 
     @classmethod
-    def open(
-        cls, path: Path, app: str, files: Files | None = None, *, mode: str = "none"
-    ) -> DataDirectory:
+    def open(cls, path: Path, app: str, files: Files | None = None) -> DataDirectory:
         """Make the directory if need be, lock it, and clear away what a killed writer left.
 
         Errors: ConfigurationError when it is in use, or can't be used.
@@ -66,8 +62,7 @@ class DataDirectory:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             said = os.pread(lock_fd, 1000, 0).decode(errors="replace")
-            _say(lock_fd, app, f"running {mode} {_boot_id()}")
-            os.fsync(lock_fd)  # or a host that fails would leave what it said before
+            _say(lock_fd, app, f"running {_read(said)[1] or 'none'} {_boot_id()}")
             CheckpointStore(path, files).clear()
         except BlockingIOError:
             holder = os.pread(lock_fd, 200, 0).decode(errors="replace").partition("\n")[0]
@@ -79,7 +74,7 @@ class DataDirectory:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, lock_fd, files, app, mode, said)
+        return cls(path, lock_fd, files, app, said)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete ones, the newest last. Errors: OSError."""
@@ -114,6 +109,11 @@ class DataDirectory:
         )
         return saved.checkpoint
 
+    def begin(self, mode: str) -> None:
+        """Note with which durability answers leave from now on."""
+        self._mode = mode
+        _say(self._lock_fd, self._app, f"running {mode} {_boot_id()}")
+
     def end_in_order(self) -> None:
         """Note that nothing is missing here, for the next one to see."""
         _say(self._lock_fd, self._app, f"ended {self._mode}")
@@ -137,8 +137,10 @@ class DataDirectory:
 
 
 def _say(fd: int, app: str, state: str) -> None:
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()} {app}\n{state}\n".encode(), 0)
+    said = f"{os.getpid()} {app}\n{state}\n".encode()
+    os.pwrite(fd, said, 0)
+    os.ftruncate(fd, len(said))
+    os.fsync(fd)  # or a host that fails would leave what it said before
 
 
 def _read(said: str) -> tuple[Ended, str]:

@@ -13,11 +13,10 @@ class NoLog:
     durable_sequence = 0
     bytes_written = 0
     wakeup_fd = -1
-    sync_us = 0
     needs_idle = False
 
     def append_batch(
-        self, frames: bytes | memoryview, first: int, count: int, time_ns: int, outcome: int
+        self, frames: bytes | memoryview, first: int, count: int, time_ns: int, outcome: int | None
     ) -> int:
         return 0
 
@@ -35,6 +34,9 @@ class NoLog:
 
     def idle(self) -> None:
         pass
+
+    def sync_us(self, percentile: int) -> int:
+        return 0
 
     def figures(self) -> dict[str, Any]:
         return {"durability": "none"}

@@ -1,7 +1,7 @@
 """What a start makes of a data directory: nothing, load, migrate, or refuse and say why.
 
-`examine` decides, by headers and schemas alone, and changes nothing; `open_saved` does what it
-says; `save` writes a checkpoint. Knows regions and files; knows no processes.
+`examine` decides, by headers and schemas alone, and changes nothing; `load` and `migrate` do what
+it says; `save` writes a checkpoint. Knows regions and files; knows no processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diptych.durable import (
     read_pages,
 )
 from diptych.durable.progress import in_mebibytes
-from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
+from diptych.errors import ConfigurationError, CorruptionError
 from diptych.evolution import Comparison, Difference, compare
 from diptych.memory import Region
 from diptych.schema import TableSpec
@@ -73,38 +73,6 @@ def in_force(layout: Layout) -> list[TableSpec]:
     return [replace(table.spec, capacity=table.capacity) for table in layout.tables]
 
 
-def open_saved(
-    app: App,
-    directory: DataDirectory,
-    region: Region,
-    *,
-    history: int,
-    capacities: Mapping[str, int] | None = None,
-) -> bool:
-    """Fill `region`, all zero, with the newest checkpoint; False when there is none.
-
-    Data of another schema is migrated, and saved as it is then. Errors: EvolutionError,
-    ConfigurationError, CorruptionError, AllocationFailed, OSError, and what a migration raises; the
-    directory is then as it was.
-    """
-    newest = directory.newest()
-    if newest is None:
-        return False
-    try:
-        examined = examine(read_manifest(newest.path), app, capacities)
-        if examined.refusal:
-            raise EvolutionError(examined.refusal)
-        if examined.fits:
-            load(newest, examined.layout, region)
-            region.words[at.HISTORY] = history
-            return True
-        migrate(app, newest, examined, region, history=history, capacities=capacities)
-    except CorruptionError as damage:
-        raise CorruptionError(f"{damage}\n{_advice(directory, newest)}") from None
-    save(app.name, directory, region, examined.layout)
-    return True
-
-
 def load(checkpoint: Checkpoint, layout: Layout, region: Region) -> Manifest:
     """Read a checkpoint into a region of zeros, and see that it is what its name and manifest say.
 
@@ -143,7 +111,8 @@ def migrate(
 ) -> None:
     """Fill `region`, all zero, with what a checkpoint of another schema becomes.
 
-    Touches no file. Errors: as `open_saved`.
+    Touches no file. Errors: EvolutionError,
+    CorruptionError, AllocationFailed, OSError, and what a migration raises.
     """
     from diptych.engine.migration import Migration  # has kernels that no other start needs
 
@@ -245,18 +214,3 @@ def _refusal(
 
 def _listed(differences: Sequence[Difference]) -> list[str]:
     return [f"  {each}" for each in differences]
-
-
-def _advice(directory: DataDirectory, newest: Checkpoint) -> str:
-    """What to do about a damaged newest checkpoint: somebody has to decide, and it is not us."""
-    older = [each for each in directory.checkpoints() if each != newest]
-    lines = [f"`diptych check APP --data {directory.path}` reads every checkpoint there."]
-    if older:
-        lines.append(
-            "The server does not go back to an older one by itself, since what came after it would "
-            f"be lost. To start from {older[-1].path.name}, which ends with transaction "
-            f"{older[-1].sequence}, move {newest.path.name} out of the directory."
-        )
-    else:
-        lines.append("It is the only one there; restore another from a backup.")
-    return "\n".join(lines)

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diptych.durable.log_format import RecordKind
-from diptych.durable.log_reader import Record
-from diptych.engine.causes import Cause
+from diptych.durable import Kind, Record
 from diptych.engine.engine import Engine
 from diptych.engine.framing import starts_of
 from diptych.errors import CorruptionError
@@ -34,12 +32,12 @@ class ReplayDiffers(CorruptionError):
 
 @dataclass
 class Replayed:
-    """What a replay ran. `outcome` is that of the last record, 0 when that was run in part."""
+    """What a replay ran. `outcome` is that of the last record, None when that was run in part."""
 
     transactions: int = 0
     records: int = 0
     seconds: float = 0.0
-    outcome: int = 0
+    outcome: int | None = None
     last_time_ns: int = 0
 
 
@@ -61,10 +59,8 @@ def replay(
     began_ns = told_ns = time.monotonic_ns()
     before: Record | None = None
     for record in records:
-        if record.kind == RecordKind.ABORTS:
-            continue  # read ahead: see `skips`
-        if record.kind != RecordKind.BATCH:
-            continue
+        if record.kind is not Kind.BATCH:
+            continue  # aborts were read ahead: `engine.skip`
         if until_time_ns is not None and record.time_ns > until_time_ns:
             break
         last = record.first + record.count - 1
@@ -72,12 +68,13 @@ def replay(
             continue
         if until is not None and record.first > until:
             break
-        if before is not None and record.outcome and record.outcome != done.outcome:
+        told = record.outcome
+        if before is not None and told is not None and told != done.outcome:
             raise ReplayDiffers(_differs(engine, before))
         whole = record.first == engine.sequence + 1 and (until is None or last <= until)
         _run(engine, record, last if until is None else min(last, until))
         done.records += 1
-        done.outcome = engine.outcome if whole else 0
+        done.outcome = engine.outcome if whole else None
         done.last_time_ns = record.time_ns
         before = record if whole else None
         done.transactions += last - record.first + 1
@@ -89,17 +86,9 @@ def replay(
     return done
 
 
-def skips(records: Iterable[Record]) -> dict[int, Cause]:
-    """The transactions that a replay must not run, with what ended them then."""
-    found: dict[int, Cause] = {}
-    for record in records:
-        if record.kind == RecordKind.ABORTS:
-            found.update((sequence, Cause(cause)) for sequence, cause in record.aborts())
-    return found
-
-
 def _run(engine: Engine, record: Record, last: int) -> None:
-    data = np.frombuffer(record.payload, np.uint8)
+    # Copied, since for kernels an array that can't be written is of another type.
+    data = np.frombuffer(bytearray(record.payload), np.uint8)
     starts = starts_of(data, record.count)
     at = engine.sequence + 1 - record.first
     if at < 0:
@@ -120,7 +109,7 @@ def _run(engine: Engine, record: Record, last: int) -> None:
 
 
 def _differs(engine: Engine, record: Record) -> str:
-    data = np.frombuffer(record.payload, np.uint8)
+    data = np.frombuffer(bytearray(record.payload), np.uint8)
     numbers = {
         HEADER.unpack_from(record.payload, int(start))[3]
         for start in starts_of(data, record.count)[:-1]

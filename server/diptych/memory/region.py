@@ -135,6 +135,17 @@ class Region:
             # Linux before 5.14 lacks the advice: pages are then mapped by whoever touches them
             # first.
 
+    def share_last_page(self, fd: int) -> None:
+        """Map `fd`, a page of shared memory, over the last page of the scratch; it stays the
+        caller's.
+
+        What other processes write there is then seen by kernels, too. Errors: OSError.
+        """
+        if self.scratch_bytes < PAGE_BYTES:
+            raise ValueError("this region has no scratch")
+        address = self.address + self.size_bytes + self.scratch_bytes - PAGE_BYTES
+        libc.map_shared(address, PAGE_BYTES, fd, writable=True)
+
     def read_only_fd(self) -> int:
         """A new descriptor of the same memory that cannot be mapped writable; the caller closes it.
 

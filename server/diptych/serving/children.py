@@ -8,6 +8,7 @@ not get better: the server gives up.
 from __future__ import annotations
 
 import signal
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -26,7 +27,10 @@ RECENT_S = 10.0
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """One process. `number` is never used again; `holder`: whose images a reader looks at."""
+    """One process. `number` is never used again; `holder`: whose images a reader looks at.
+
+    `over_budget`: the transaction for which a writer was killed, since it would not end.
+    """
 
     role: str
     number: int
@@ -35,6 +39,8 @@ class Child:
     holder: int = 0
     ready: bool = False
     stopped_because: str = ""
+    started_ns: int = field(default_factory=time.monotonic_ns)
+    over_budget: int = 0
 
     @property
     def name(self) -> str:

@@ -32,21 +32,28 @@ from typing import Any
 import diptych
 from diptych.app import App
 from diptych.config import Settings
+from diptych.control_page import ControlPage, Word
+from diptych.engine.attempts import Attempts, Ending, Verdict
+from diptych.engine.facts import facts_of, to_text
 from diptych.serving import gateway, reader, resources, writer
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.spawn import (
     EXIT_FAILED,
+    EXIT_LOG_FAILED,
     EXIT_NEVER_RESTART,
     EXIT_USAGE,
     become_subreaper,
     fork_child,
     name_process,
 )
-from diptych.serving.takeover import Memory
+from diptych.serving.takeover import Memory, Request
+from diptych.serving.watchdog import LOOK_S, Watchdog
 
 log = logging.getLogger("diptych.serving")
 
+LANE = "interpreted"
+"""Of served handlers."""
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
@@ -84,6 +91,12 @@ class Supervisor:
         self._over = False
         self._code = 0
         self._memory: Memory
+        self._control_page: ControlPage
+        self._watchdog: Watchdog
+        self._attempts: Attempts
+        self._server_facts = ""
+        self._executed = 0
+        self._log_failed = False
         self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
 
@@ -93,11 +106,18 @@ class Supervisor:
         Errors: DeclarationError, ConfigurationError, OSError.
         """
         self.app.check_names()
+        for hazard in self.app.hazards():
+            log.warning("%s", hazard)
         name_process("supervisor")
         become_subreaper()
         self._listeners = resources.listen(self.settings.listen)
         resources.allow_descriptors(self.settings.limits.connections + DESCRIPTORS)
         self._memory = resources.make_memory(self.app, self.settings)
+        self._control_page = ControlPage.create()
+        self._watchdog = Watchdog(self._control_page, self.settings.limits.transaction_ms)
+        # Now, since files may be edited while the code that was read from them runs.
+        self._server_facts = to_text(facts_of(self.app, LANE, self.settings.capacities))
+        self._attempts = Attempts(self.settings.data)
         resources.warm_kernels()
         self._take_signals()
         if self._lifeline is not None:
@@ -105,6 +125,8 @@ class Supervisor:
         with resources.exports_directory() as self._exports:
             try:
                 self._start_writer()
+                if self.settings.limits.transaction_ms:
+                    self._look_at_transaction()
                 while not self._over:
                     self._turn()
             finally:
@@ -124,6 +146,11 @@ class Supervisor:
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._numbers), action))
+
+    def _look_at_transaction(self) -> None:
+        if self._writer is not None and self._watchdog.must_end(self._writer, time.monotonic_ns()):
+            self._kill(self._writer)
+        self._after(LOOK_S, self._look_at_transaction)
 
     def _watch(self, source: Any, on_ready: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, on_ready)
@@ -185,17 +212,24 @@ class Supervisor:
         return child
 
     def _start_writer(self) -> None:
-        if not self._draining and self._writer is None:
+        if not self._draining and self._writer is None and not self._log_failed:
             self._fork_writer()
 
     def _fork_writer(self) -> None:
-        holders = tuple({c.holder for c in self._children.values() if c.holder})
+        # What the one before was told too late may have been done and answered.
+        self._control_page.words[Word.DOOMED] = 0
+        request = Request(
+            holders=tuple({c.holder for c in self._children.values() if c.holder}),
+            control_fd=self._control_page.fd,
+            facts=self._server_facts,
+            set_aside=self._attempts.due(0),
+        )
 
         def make(control: Control) -> Callable[[], int]:
-            plan = writer.WriterPlan(self.app, self.settings, control, self._memory, holders)
+            plan = writer.WriterPlan(self.app, self.settings, control, self._memory, request)
             return lambda: writer.main(plan)
 
-        keep = [self._memory.region_fd, *self._memory.image_fds]
+        keep = [self._memory.region_fd, *self._memory.image_fds, self._control_page.fd]
         self._writer = self._fork("writer", make, keep, 0)
         if self._gateway is not None:
             self._connect()
@@ -212,6 +246,8 @@ class Supervisor:
         self._gateway = self._fork("gateway", make, keep, 0)
         self._gateway.holder = self._gateway.number
         self._tell_restarts()
+        if self._log_failed:
+            self._gateway.control.send({"do": "log_failed"})
         if self._writer is not None:
             self._connect()
         current = self._gateway
@@ -276,6 +312,7 @@ class Supervisor:
             case "ready":
                 self._now_ready(child)
                 self._facts = message
+                self._attempts.settled(message["sequence"])
                 if message["recovered"]:
                     log.warning("a new writer goes on after transaction %d", message["sequence"])
                 if self._gateway is None and not self._accepted:
@@ -353,10 +390,16 @@ class Supervisor:
         log.warning("%s, pid %d, ended: %s%s", child.name, child.spawned.pid, ending(code), why)
         if code == -signal.SIGKILL and child.role in self._proven:
             child.ready = True  # somebody did that: it says nothing about the next one
+        if child.role == "writer":
+            self._writer = None
+            if code == EXIT_LOG_FAILED:
+                self._go_on_without_writer()
+                return
+            if not self._note_attempt(child, code):
+                self._give_up(EXIT_FAILED)
+                return
         if code in (EXIT_NEVER_RESTART, EXIT_USAGE):
             log.error("%s can't be started: giving up", child.name)
-            if child.role == "writer":
-                self._writer = None
             self._give_up(EXIT_USAGE if code == EXIT_USAGE else EXIT_FAILED)
             return
         if child.role == "reader":
@@ -368,10 +411,33 @@ class Supervisor:
                 if other.holder == child.holder:
                     self._kill(other)
             self._let_go(child.holder)
-        else:
-            self._writer = None
         start = self._start_gateway if child.role == "gateway" else self._start_writer
         self._restart(child, start)
+
+    def _note_attempt(self, child: Child, code: int) -> bool:
+        """Count a writer's death for the transaction that it was executing; False: stop."""
+        words = self._control_page.words
+        self._executed = max(self._executed, words[Word.SEQUENCE])
+        if child.over_budget:
+            how = Ending.BUDGET_KILL
+        elif code == -signal.SIGKILL:
+            how = Ending.KILLED
+        else:
+            how = Ending.FATAL_SIGNAL if code < 0 else Ending.OTHER
+        sequence = words[Word.EXECUTING]
+        words[Word.EXECUTING] = 0
+        if self.settings.data is None or self.settings.log.durability == "none":
+            return True  # without a log, its number is given to another one
+        now_s = time.monotonic()
+        verdict = self._attempts.ended(sequence, how, executed=self._executed, now_s=now_s)
+        return verdict is not Verdict.STOP
+
+    def _go_on_without_writer(self) -> None:
+        """The log can't be written: queries are answered on, from what was durable."""
+        self._log_failed = True
+        log.critical("no transaction is taken until the server is started again; queries go on")
+        if self._gateway is not None:
+            self._gateway.control.send({"do": "log_failed"})
 
     def _reader_died(self, child: Child) -> None:
         if self._gateway is None or self._gateway.holder != child.holder:

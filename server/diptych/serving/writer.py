@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from typing import Any
 
 from diptych.app import App
 from diptych.config import Settings
-from diptych.durable import DataDirectory
+from diptych.control_page import Word
+from diptych.durable import DataDirectory, DiskFull, LogBroken
 from diptych.engine.opening import save
 from diptych.engine.sync import Pinned, Published
 from diptych.errors import ConfigurationError, CorruptionError, OutOfMemory
@@ -31,12 +31,14 @@ from diptych.serving.control import Control, Message
 from diptych.serving.peers import STUCK_NS, GatewayPeer
 from diptych.serving.spawn import (
     EXIT_FAILED,
+    EXIT_LOG_FAILED,
     EXIT_NEVER_RESTART,
     EXIT_PARENT_GONE,
     EXIT_USAGE,
 )
-from diptych.serving.takeover import Memory, Taken, take_memory
+from diptych.serving.takeover import Memory, Request, Taken, take_memory
 from diptych.store.fill import table_figures
+from diptych_client.errors import Unavailable, payload_of
 from diptych_client.protocol import HEADER
 
 log = logging.getLogger("diptych.serving")
@@ -47,6 +49,8 @@ BATCH_NS = 4_000_000
 """What the transactions of one record should take together."""
 BATCH_MIN, BATCH_MAX = 64, 4096
 """Transactions of a record, whatever they take."""
+SYNCS_TOLD = 64
+"""After so many syncs of the log it is noted anew how long they take."""
 IDLE_NS = 20_000_000
 """After so long without work the log is told, so that its end says that it is whole."""
 PAGE_BYTES = 4096
@@ -54,22 +58,27 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class WriterPlan:
-    """What the supervisor gives a new writer. `holders`: gateways that were there before it."""
+    """What the supervisor gives a new writer."""
 
     app: App
     settings: Settings
     control: Control
     memory: Memory
-    holders: tuple[int, ...]
+    request: Request
 
 
 def main(plan: WriterPlan) -> int:
     """The writer's process: returns its exit code."""
     try:
-        taken = take_memory(plan.app, plan.settings, plan.memory, plan.holders)
+        taken = take_memory(plan.app, plan.settings, plan.memory, plan.request)
+        # From here on, not before: what was done by a replayed transaction stays done.
+        taken.engine.region.share_last_page(plan.request.control_fd)
     except ConfigurationError as error:
         log.error("%s", error)
         return EXIT_USAGE
+    except (LogBroken, DiskFull) as error:
+        log.critical("the writer can't start: %s", error)
+        return EXIT_NEVER_RESTART
     except (CorruptionError, OutOfMemory, MemoryFailure, OSError) as error:
         log.error("the writer can't start: %s", error)
         return EXIT_NEVER_RESTART
@@ -87,8 +96,9 @@ class Writer:
         self._tracker, self._recovered = taken.tracker, taken.recovered
         self._app, self._directory = plan.app, taken.directory
         self._log = taken.log
-        self._control_words = taken.control
+        self._control_words = taken.engine.control
         self._outcome = taken.outcome
+        self._syncs = 0
         self._transaction_ns = 20_000.0  # what one takes, on the average; a guess at first
         self._control = plan.control
         self._epoll = select.epoll()
@@ -277,9 +287,7 @@ class Writer:
             deadline_ns = time.monotonic_ns() + PIECE_NS
             first += engine.run(buffer.array, buffer.starts, first, stop, deadline_ns)
             if engine.aborts:
-                ticket = command_log.append_aborts(engine.aborts)
-                engine.aborts.clear()
-                command_log.start_sync()
+                ticket = self._log_aborts()
             gateway.hold(ticket, engine.replies)
             engine.replies.clear()
             self._release(gateway)
@@ -287,6 +295,17 @@ class Writer:
         self._outcome = engine.outcome
         took_ns = (time.monotonic_ns() - began_ns) / count
         self._transaction_ns += 0.1 * (took_ns - self._transaction_ns)
+
+    def _log_aborts(self) -> int:
+        """Note what a replay could not find out again: the ticket that answers wait for."""
+        aborts = self.engine.take_aborts()
+        try:
+            ticket = self._log.append_aborts(aborts)
+        except DiskFull as full:
+            # They ran, so there is no way back.
+            raise LogBroken(str(full)) from None
+        self._log.start_sync()
+        return ticket
 
     def _refuse(self, gateway: GatewayPeer, first: int, stop: int, full: DiskFull) -> None:
         """Answer transactions that could not be logged: nothing of them happened."""
@@ -319,7 +338,9 @@ class Writer:
         words = self._control_words
         words[Word.LOG_BYTES] = self._log.bytes_written
         words[Word.DURABLE] = self._log.durable_sequence
-        words[Word.SYNC_US] = self._log.sync_us
+        self._syncs += 1
+        if self._syncs % SYNCS_TOLD == 0:
+            words[Word.SYNC_US] = self._log.sync_us(99)
 
     def _end_log(self) -> None:
         """Every answer that is held leaves before the end."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.budget import is_over_budget
 from diptych.store.descent import agrees, comparable, first_entry, is_before, prefetch_beside
 from diptych.store.nodes import (
     ENTRY_SPACE,
@@ -55,6 +56,7 @@ from diptych.store.words import (
     NOT_FOUND,
     NOT_UNIQUE,
     ORDER_VALID,
+    OVER_BUDGET,
     ROOT,
     S_ARGUMENT,
     S_CURSOR_SERIAL,
@@ -442,10 +444,12 @@ def resume(words: Words, block: int) -> int:
 
 @kernel
 def advance(words: Words, serial: int) -> int:
-    """The row of a cursor's next entry, NOT_FOUND at its end, or CURSOR_LOST.
+    """The row of a cursor's next entry, NOT_FOUND at its end, CURSOR_LOST or OVER_BUDGET.
 
     A cursor at its end stays there: asked again it looks behind the last entry it gave.
     """
+    if is_over_budget(words):
+        return OVER_BUDGET
     block = words[SCRATCH] + S_CURSORS + serial % CURSORS * CURSOR_WORDS
     if serial <= 0 or words[block + C_SERIAL] != serial:
         return CURSOR_LOST
@@ -483,8 +487,10 @@ def advance(words: Words, serial: int) -> int:
 @kernel
 def first(words: Words, x: int, count: int, reverse: int) -> int:
     """The row of the first entry, in `reverse` the last, whose key begins with the `count` raw
-    words in S_ARGUMENT; or NOT_FOUND.
+    words in S_ARGUMENT; NOT_FOUND or OVER_BUDGET.
     """
+    if is_over_budget(words):
+        return OVER_BUDGET
     key = words[SCRATCH] + S_KEY
     count = min(max(count, 0), words[x + X_KEYS])
     for i in range(count):

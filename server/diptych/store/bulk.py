@@ -16,7 +16,7 @@ from diptych.kernel import bulk_kernel
 from diptych.memory.layout import Words
 from diptych.store.hashing import find_at
 from diptych.store.heap import store
-from diptych.store.rows import insert
+from diptych.store.rows import insert_row
 from diptych.store.spans import copy
 from diptych.store.words import (
     HEAP_VALUE_BYTES_MAX,
@@ -90,7 +90,7 @@ def insert_staged(
                 return NO_SUCH_KEY
         code = store_values(words, t, blob) if words[t + T_HEAPS] != 0 else 0
         if code == 0:
-            code = insert(words, t)
+            code = insert_row(words, t)
         if code < 0:
             return code
     return 0

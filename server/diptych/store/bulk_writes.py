@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from diptych.kernel import bulk_kernel
 from diptych.memory.layout import Words
+from diptych.store.budget import is_over_budget
 from diptych.store.rows import is_indexed, put_values, update_at
 from diptych.store.slots import is_live
 from diptych.store.undo import mark, rollback
-from diptych.store.words import NOT_LIVE, S_ARGUMENT, SCRATCH, T_VALUES, UNDO_FULL
+from diptych.store.words import NOT_LIVE, OVER_BUDGET, S_ARGUMENT, SCRATCH, T_VALUES, UNDO_FULL
 
 
 @bulk_kernel
@@ -36,6 +37,9 @@ def write_rows(
     for i in range(len(rows)):
         if not is_live(words, t, rows[i]):
             failed = NOT_LIVE
+            break
+        if is_over_budget(words):
+            failed = OVER_BUDGET
             break
         for word in range(count):
             words[argument + word] = new[i * count + word]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from diptych.app import Db
+from diptych.app import Db, Random
 from diptych.errors import CorruptionError, did_you_mean
 from diptych.memory import Region
-from diptych.store import calls, verify, verify_requests
+from diptych.store import calls, random, verify, verify_requests
 from diptych.store import words as at
+from diptych.store.faults import ReadOnly
 from diptych.store.layout import Layout
 from diptych.store.tables import TableView, open_table
 from diptych.store.views import Space
@@ -32,14 +33,19 @@ class Database(Db):
             self.tables[table.spec.name] = open_table(self.space, table, self.tables)
         self.__dict__.update(self.tables)
         self.now, self.sequence, self.caller = 0, 0, ""
+        if writable:
+            self.random: Random = random.Generator(self.space)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "random":
+            raise ReadOnly("db.random is for transactions: a query has no number of its own")
         known = did_you_mean(name, self.__dict__.get("tables", ()))
         raise AttributeError(f"there is no table {name!r}{known}")
 
     def rollback(self) -> None:
         """Undo all that was written since the last commit, byte for byte."""
         calls.rollback(self.space.words, 0)
+        random.restart(self.space)
 
     def commit(self) -> None:
         """Keep all that was written since the last commit."""

@@ -53,8 +53,10 @@ def stale(table: str) -> StaleRow:
     return StaleRow(f"this row of {table} was deleted, or its transaction has ended")
 
 
-def not_found(table: str, key: Any) -> Rejected:
-    """The rejection for a key that no row has."""
+def not_found(space: Space, table: str, key: Any) -> BaseException:
+    """The exception for a key that no row has, or that was not looked for any more."""
+    if space.is_over_budget():
+        return OverBudgetNow()
     shown = list(key) if isinstance(key, tuple) else key
     return Rejected("not_found", table=table, key=shown)
 
@@ -64,6 +66,8 @@ def fault(space: Space, code: int, table: TableLayout) -> BaseException:
     name, descriptor = table.spec.name, space.scratch[at.S_FAULT]
     if code in (at.GROW_TABLE, at.GROW_INDEX, at.GROW_HEAP, at.COMPACT_HEAP):
         return space.ask_memory(descriptor, compact=code == at.COMPACT_HEAP)
+    if code == at.OVER_BUDGET:
+        return OverBudgetNow()
     if code == at.HEAP_FULL:
         return HeapFull(name, table.heap_words * 8)
     if code == at.TABLE_FULL:

@@ -17,12 +17,14 @@ import numpy as np
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.budget import is_over_budget
 from diptych.store.fields import get_value
 from diptych.store.prefetch import prefetch
 from diptych.store.undo import mark, put, rollback
 from diptych.store.words import (
     BUCKET_COUNT,
     NOT_FOUND,
+    OVER_BUDGET,
     ROW_COUNT,
     S_ARGUMENT,
     S_KEY,
@@ -132,13 +134,17 @@ def find_at(words: Words, t: int, key: int) -> int:
 
 @kernel
 def find(words: Words, t: int) -> int:
-    """The row whose key stands in S_ARGUMENT, in the key's order, or NOT_FOUND."""
+    """The row whose key stands in S_ARGUMENT, in the key's order, NOT_FOUND or OVER_BUDGET."""
+    if is_over_budget(words):
+        return OVER_BUDGET
     return find_at(words, t, words[SCRATCH] + S_ARGUMENT)
 
 
 @kernel
 def find1(words: Words, t: int, k: int) -> int:
-    """The row whose one-word key is `k`, or NOT_FOUND."""
+    """The row whose one-word key is `k`, NOT_FOUND or OVER_BUDGET."""
+    if is_over_budget(words):
+        return OVER_BUDGET
     key = words[SCRATCH] + S_KEY
     words[key] = k
     return find_at(words, t, key)

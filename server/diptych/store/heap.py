@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
+from diptych.store.budget import is_over_budget
 from diptych.store.fields import get_value, put_value
 from diptych.store.slots import is_live
 from diptych.store.spans import clear, copy
@@ -35,6 +36,7 @@ from diptych.store.words import (
     HEAP_FULL,
     HEAP_VALUE_BYTES_MAX,
     NOT_LIVE,
+    OVER_BUDGET,
     PACK_HEAP,
     REFERENCE_BITS,
     S_BLOB,
@@ -268,6 +270,8 @@ def assign(words: Words, t: int, row: int, value: int, length: int) -> int:
     Length 0 makes it the empty value, which is also what None has. NOT_LIVE also for a value that
     is not in the heap.
     """
+    if is_over_budget(words):
+        return OVER_BUDGET
     if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
         return NOT_LIVE
     if words[t + T_PACK + value] & PACK_HEAP == 0:

@@ -7,6 +7,7 @@ in one `struct` call; the kernel does the rest.
 
 from __future__ import annotations
 
+import functools
 import struct
 import textwrap
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def make_insert(view: TableView) -> Callable[..., Row]:
         "_mark_of": calls.mark,
         "_rollback": calls.rollback,
         "_Row": view.row,
-        "_not_found": not_found,
+        "_not_found": functools.partial(not_found, view.space),
         "_diagnose": _diagnoser(view),
         "_failed": _failure(view),
         "_packing_error": (struct.error, TypeError, OverflowError),

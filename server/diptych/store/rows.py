@@ -17,6 +17,7 @@ import numpy.typing as npt
 from diptych.kernel import kernel
 from diptych.memory.layout import Words
 from diptych.store.btree import add, add_on, remove, remove_on
+from diptych.store.budget import is_over_budget
 from diptych.store.fields import get_packed, get_value, put_packed, put_value, whole_at
 from diptych.store.hashing import find_at, link, unlink
 from diptych.store.heap import release_row
@@ -29,6 +30,7 @@ from diptych.store.words import (
     INDEX_WORDS,
     NOT_FOUND,
     NOT_LIVE,
+    OVER_BUDGET,
     PENDING,
     PENDING_LAST,
     PENDING_SEQUENCE,
@@ -124,7 +126,7 @@ def index_row(words: Words, t: int, row: int) -> int:
 
 
 @kernel
-def insert(words: Words, t: int) -> int:
+def insert_row(words: Words, t: int) -> int:
     """Make a row of the values in S_ARGUMENT, in the table's order; the row, or a negative code.
 
     An auto key that is 0 becomes the next number; a greater one that is given moves the counter on.
@@ -149,6 +151,12 @@ def insert(words: Words, t: int) -> int:
         rollback(words, start)
         return failed
     return row
+
+
+@kernel
+def insert(words: Words, t: int) -> int:
+    """`insert_row` for a handler, whose time may be over: OVER_BUDGET."""
+    return OVER_BUDGET if is_over_budget(words) else insert_row(words, t)
 
 
 @kernel
@@ -178,7 +186,9 @@ def free_slot(words: Words, t: int, row: int) -> bool:
 
 @kernel
 def delete(words: Words, t: int, row: int) -> int:
-    """Delete a row; 0, NOT_LIVE for any number that is not a live row, or UNDO_FULL."""
+    """Delete a row; 0, NOT_LIVE for any number that is not a live row, or another negative code."""
+    if is_over_budget(words):
+        return OVER_BUDGET
     if not is_live(words, t, row):
         return NOT_LIVE
     start = mark(words)
@@ -261,6 +271,8 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     """Set one value word, not of the key, and move the row in the indexes that hold it; 0 or a
     code.
     """
+    if is_over_budget(words):
+        return OVER_BUDGET
     if not is_live(words, t, row) or value < 0 or value >= words[t + T_VALUES]:
         return NOT_LIVE
     if not is_indexed(words, t, value, 1):
@@ -279,6 +291,8 @@ def update_words(words: Words, t: int, row: int, value: int, count: int) -> int:
     """Set `count` value words, from number `value` on, to those in S_ARGUMENT, in one step: what a
     unique index refuses is the row as it will be, and no state in between. 0 or a code.
     """
+    if is_over_budget(words):
+        return OVER_BUDGET
     if not is_live(words, t, row) or value < 0 or count < 0:
         return NOT_LIVE
     if count > words[t + T_VALUES] - value:
@@ -288,7 +302,9 @@ def update_words(words: Words, t: int, row: int, value: int, count: int) -> int:
 
 @kernel
 def assign(words: Words, t: int, row: int, at: int, word: int) -> int:
-    """Set the word at `at`, which no index holds, of a row: 0, NOT_LIVE or UNDO_FULL."""
+    """Set the word at `at`, which no index holds, of a row: 0 or a negative code."""
+    if is_over_budget(words):
+        return OVER_BUDGET
     if not is_live(words, t, row):
         return NOT_LIVE
     return 0 if put(words, at, word) else UNDO_FULL
@@ -296,7 +312,11 @@ def assign(words: Words, t: int, row: int, at: int, word: int) -> int:
 
 @kernel
 def next_row(words: Words, t: int, after: int) -> int:
-    """The first live row above `after`, in slot order; -1 gives the first of all. Or NOT_FOUND."""
+    """The first live row above `after`, in slot order; -1 gives the first of all. NOT_FOUND at the
+    end, or OVER_BUDGET.
+    """
+    if is_over_budget(words):
+        return OVER_BUDGET
     live = words[t + T_LIVE]
     high = words[words[t + T_STATE] + ROW_HIGH]
     row = max(after + 1, 0)

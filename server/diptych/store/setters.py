@@ -41,7 +41,7 @@ def make_setter(
         setter = _word_setter(space, table, column, codec)
     else:
         setter = _plain_setter(space, table, column, codec)
-    return setter if refers is None else _checked(setter, column, refers)
+    return setter if refers is None else _checked(space, setter, column, refers)
 
 
 def _plain_setter(space: Space, table: TableLayout, column: Column, codec: Codec) -> Set:
@@ -131,12 +131,12 @@ def _heap_setter(space: Space, table: TableLayout, column: Column, codec: Codec)
     return set_value
 
 
-def _checked(setter: Set, column: Column, refers: Find) -> Set:
+def _checked(space: Space, setter: Set, column: Column, refers: Find) -> Set:
     """A setter that first looks for the row that the value refers to."""
 
     def set_reference(self: Row, value: Any) -> None:
         if value is not None and refers(value) < 0:
-            raise not_found(str(column.reference), value)
+            raise not_found(space, str(column.reference), value)
         setter(self, value)
 
     return set_reference

@@ -77,7 +77,8 @@ class IndexView:
             space.end_walk(era)
 
     def _make_end(self, reverse: int) -> Callable[..., Row | None]:
-        words, descriptor, row_class = self._space.words, self._index.descriptor, self._table.row
+        space, table = self._space, self._table.layout
+        words, descriptor, row_class = space.words, self._index.descriptor, self._table.row
         write, find_end, columns = self._write_low, calls.first, self._columns
 
         def end(*prefix: Any) -> Row | None:
@@ -85,7 +86,11 @@ class IndexView:
             if len(prefix) > columns:
                 self._check(len(prefix))
             row = find_end(words, descriptor, write(prefix), reverse)
-            return None if row < 0 else row_class(row)
+            if row >= 0:
+                return row_class(row)
+            if row != at.NOT_FOUND:
+                raise fault(space, row, table)
+            return None
 
         return end
 
@@ -131,7 +136,10 @@ class TableView:
         return self._state[at.ROW_COUNT]
 
     def __contains__(self, key: Any) -> bool:
-        return self.find(key) >= 0
+        row = self.find(key)
+        if row < at.NOT_FOUND:
+            raise fault(self.space, row, self.layout)
+        return row >= 0
 
     def __iter__(self) -> Iterator[Row]:
         space, descriptor, row_class, row = self.space, self.layout.descriptor, self.row, -1
@@ -141,6 +149,8 @@ class TableView:
                 yield row_class(row)
                 if era != space.era:
                     raise StaleRow(f"the transaction of this iteration of {self!r} has ended")
+            if row != at.NOT_FOUND:
+                raise fault(space, row, self.layout)
         finally:
             space.end_walk(era)
 
@@ -187,12 +197,16 @@ class TableView:
         return get_or_insert
 
     def _make_get(self) -> Callable[[Any], Row | None]:
-        find, row_class = self.find, self.row
+        find, row_class, space, layout = self.find, self.row, self.space, self.layout
 
         def get(key: Any) -> Row | None:
             """The row with this key, or None."""
             row = find(key)
-            return None if row < 0 else row_class(row)
+            if row >= 0:
+                return row_class(row)
+            if row != at.NOT_FOUND:
+                raise fault(space, row, layout)
+            return None
 
         return get
 
@@ -203,7 +217,7 @@ def open_table(space: Space, layout: TableLayout, tables: Mapping[str, TableView
     def row_of(self: TableView, key: Any) -> Row:
         row = find(key)
         if row < 0:
-            raise not_found(layout.spec.name, key)
+            raise not_found(space, layout.spec.name, key)
         return row_class(row)
 
     kind = type(f"{layout.spec.record.__name__}Table", (TableView,), {"__getitem__": row_of})
@@ -213,7 +227,7 @@ def open_table(space: Space, layout: TableLayout, tables: Mapping[str, TableView
 
 
 def _make_find(view: TableView) -> Callable[[Any], int]:
-    """The function from a key to a slot, or NOT_FOUND. Errors: BadValue, TypeError."""
+    """The function from a key to a slot, NOT_FOUND or OVER_BUDGET. Errors: BadValue, TypeError."""
     words, descriptor = view.space.words, view.layout.descriptor
     keys = view.layout.spec.keys
     codecs = [view.codecs[column.name] for column in keys]

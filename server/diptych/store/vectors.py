@@ -96,7 +96,7 @@ def _check_references(table: TableView, new: npt.NDArray[np.int64], optional: bo
     numbers = new[new[:, 1] != 0, 0] if optional else new[:, 0]
     for number in np.unique(numbers).tolist():
         if table.find(number) < 0:
-            raise not_found(table.name, number)
+            raise not_found(table.space, table.name, number)
 
 
 def _words(codec: Codec, array: Array, missing: Array | None) -> npt.NDArray[np.int64]:

@@ -42,8 +42,10 @@ class Space:
         self.scratch = self.scratch_bytes.cast("q")
         self.arguments = self.scratch[at.S_ARGUMENT : at.S_ARGUMENT + at.VALUES_MAX]
         self.blob = self.scratch_bytes[at.S_BLOB * 8 : at.S_UNDO * 8]
-        self.undo = self.scratch[at.S_UNDO :]
+        self.undo = self.scratch[at.S_UNDO : -at.CONTROL_WORDS]
+        self.control = self.scratch[-at.CONTROL_WORDS :]
         self.scratch[at.S_UNDO_LIMIT] = len(self.undo)
+        self.scratch[at.S_CONTROL] = len(self.ints) + len(self.scratch) - at.CONTROL_WORDS
         self._free_cursors = list(range(at.CURSORS))
         # Ranges and iterations that have begun and not ended, and those that a transaction's end
         # left behind, whose era is over. Each holds a reference to its rows' class.
@@ -66,6 +68,11 @@ class Space:
         """Note what the transaction needs before it runs again; returns what to raise."""
         self.memory_needed = Asked(descriptor, compact)
         return MemoryNeeded()
+
+    def is_over_budget(self) -> bool:
+        """Whether the transaction that runs has used up its time."""
+        doomed = self.control[at.DOOMED]
+        return doomed != 0 and doomed == self.ints[at.SEQUENCE]
 
     def take_cursor(self) -> int:
         """Reserve a cursor for the next `open_cursor`; returns its block. Errors: RangeLost.

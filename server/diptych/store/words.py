@@ -200,8 +200,11 @@ S_FAULT = (
 )
 S_HEAP_WORDS = 4  # with GROW_HEAP: how many words the heap needs at the least
 S_WORD = 5  # the word that an update is about to write
+S_CONTROL = 6  # word position of the control page, or of a page of zeros: the scratch's last one
 S_PAGES = 8  # while the undo log is kept in pages: where the bitmap of those saved is; else 0
 S_PAGES_LIMIT = 9  # and what S_UNDO_LIMIT was
+S_RANDOM_SEQUENCE = 10  # which transaction drew random numbers last; -1: it begins anew
+S_RANDOM_COUNT = 11  # how many it has drawn
 S_KEY = 16  # the key that a kernel works with: KEY_WORDS_MAX words, a row and a child
 S_PATH = 32  # a descent, from the leaf up: HEIGHT_MAX pairs of node's position and entry number
 S_ARGUMENT = 64  # up to VALUES_MAX words: a row's values, or a key
@@ -257,6 +260,11 @@ GROW_HEAP = -13  # S_FAULT: position of T_HEAP in the table's descriptor
 COMPACT_HEAP = -14  # S_FAULT likewise: there is room, in pieces
 HEAP_FULL = -15  # S_FAULT likewise
 UNEXPECTED = -12  # a compiled handler met what only the interpreter can tell
+OVER_BUDGET = -16  # the transaction has used up its time: the control page says so
+
+# Of the control page (diptych/control_page.py), which others write meanwhile.
+CONTROL_WORDS = PAGE_WORDS
+DOOMED = 2  # number of a transaction that has used up its time; 0: none
 
 # What `sessions.admit` and its like say of a request that must not run; 0: it may, above: where
 # its answer is.

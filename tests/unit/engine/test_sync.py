@@ -210,6 +210,69 @@ def test_a_writer_that_takes_over_has_the_image_that_waited(bench: Bench) -> Non
     region.close()
 
 
+def test_a_query_that_waits_for_more_than_the_image_shows_goes_on_waiting(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(max_duty=1.0)
+    bench.published()
+    bench.write(5)
+    bench.ticket = 1
+    assert bench.after(10) == []
+    bench.write(6)
+    bench.syncer.wanted(2)
+    bench.durable = 1
+    (event,) = bench.step()
+    assert isinstance(event, Published)
+    assert event.sequence == 1
+    assert bench.published(0.1).sequence == 2, "before the interval is over"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_log_that_lags_never_shows_in_an_image(make: Callable[..., Bench], seed: int) -> None:
+    """Random lags, growth, advances: what is published is durable, and is what the region was."""
+    bench = make(3, interval_ms=1, max_duty=1.0)
+    random = np.random.default_rng(seed)
+    bench.published()
+    bench.syncer.joined("reader")
+    stop = 64
+    tickets, regions = {0: 0}, {}  # by sequence
+    held: list[Published] = []
+    shown: list[int] = []
+    for step in range(400):
+        match random.integers(0, 5):
+            case 0 | 1:
+                bench.write(*random.integers(1, stop, 4).tolist())
+            case 2:
+                bench.sequence += 1  # a transaction that wrote nothing
+            case 3 if stop < 112:
+                bench.mirror.add_extent(Extent(stop, stop + 1))
+                stop += 1
+        bench.ticket += bench.sequence not in tickets
+        tickets.setdefault(bench.sequence, bench.ticket)
+        regions[bench.sequence] = bench.region.words[512 : 112 * 512].tobytes()
+        if random.random() < 0.4:
+            bench.durable += int(random.integers(0, bench.ticket - bench.durable + 1))
+        bench.now_ns += int(random.integers(0, MS))
+        if step > 380:
+            bench.durable = bench.ticket
+            bench.now_ns += MS
+        for event in bench.syncer.step(bench.sequence, HISTORY, bench.ticket, bench.durable):
+            assert isinstance(event, Published)
+            assert tickets[event.sequence] <= bench.durable
+            content = bench.images[event.image].words[512 : 112 * 512].tobytes()
+            assert content == regions[event.sequence]
+            assert event.sequence > max(shown, default=0)
+            shown.append(event.sequence)
+            for before in held:
+                if before.image != event.image:
+                    bench.syncer.released("reader", before.image, before.epoch)
+            held = [event]
+    assert bench.sequence - 3 <= shown[-1]
+    gated = bench.syncer.statistics()["gated"]
+    assert isinstance(gated, dict)
+    assert 10 < gated["waits"] < len(shown)
+
+
 def test_a_slow_log_is_nobodys_fault(make: Callable[..., Bench]) -> None:
     bench = make(2, max_pin_ms=1000)
     first = bench.published()

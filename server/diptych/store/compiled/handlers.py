@@ -29,7 +29,7 @@ from diptych.app import App, Operation
 from diptych.errors import DeclarationError
 from diptych.memory import Region
 from diptych.schema import MISSING
-from diptych.store import calls
+from diptych.store import calls, random
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.compiled.native import (
@@ -56,6 +56,7 @@ from diptych.store.compiled.shapes import (
 from diptych.store.compiled.source import place_of
 from diptych.store.compiled.types import I32, I64, DbType, Refused
 from diptych.store.database import Database
+from diptych.store.faults import OverBudgetNow
 
 Handler = Callable[..., Any]
 INTERPRETED_CODES = (at.UNEXPECTED, at.NOT_LIVE, at.CURSOR_LOST)
@@ -239,7 +240,10 @@ def failed(code: int, function: Handler, db: Database, arguments: tuple[Any, ...
     """Raise what a code means; what it can't tell, the interpreted function does or returns."""
     if code == at.REJECTED:
         raise rejection(db.space.scratch[at.S_CALL_REASON], db)
+    if db.space.is_over_budget():
+        raise OverBudgetNow
     if code in INTERPRETED_CODES:
         calls.rollback(db.space.words, db.space.scratch[at.S_CALL_MARK])
+        random.restart(db.space)
         return function(db, *arguments)
     raise store_fault(code, db)

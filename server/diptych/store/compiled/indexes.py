@@ -22,7 +22,7 @@ from numba.core.typing.templates import (
 from diptych.errors import did_you_mean
 from diptych.schema import MISSING
 from diptych.store import words as at
-from diptych.store.compiled.native import call_kernel, leave_if, put_arguments
+from diptych.store.compiled.native import call_kernel, leave_unless_searched, put_arguments
 from diptych.store.compiled.rows import make_row
 from diptych.store.compiled.tables import OMITTED, optional_row
 from diptych.store.compiled.types import I64, IndexType, RangeType, RangeWalkType, Refused
@@ -139,6 +139,7 @@ def _end(context: Any, builder: Any, sig: Any, args: Any, reverse: int) -> Any:
     words = _bound(context, builder, index, sig.args[1:], args[1:])
     put_arguments(builder, base, words)
     row = call_kernel(context, builder, "first", base, index.descriptor, len(words), reverse)
+    leave_unless_searched(builder, base, row)
     return optional_row(context, builder, sig.return_type, base, row)
 
 
@@ -163,8 +164,7 @@ def _next_row(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> N
     kind = sig.args[0]
     walk = cgutils.create_struct_proxy(kind)(context, builder, value=args[0])
     row = call_kernel(context, builder, "advance", walk.base, walk.serial)
-    lost = builder.icmp_signed("<", row, I64(at.NOT_FOUND))
-    leave_if(builder, lost, walk.base, row)
+    leave_unless_searched(builder, walk.base, row)
     valid = builder.icmp_signed(">=", row, I64(0))
     result.set_valid(valid)
     with builder.if_then(valid):

@@ -23,7 +23,7 @@ from numba.core.imputils import fix_returning_optional
 from numba.core.typing.templates import signature
 from numba.np.arrayobj import make_array, populate_array
 
-from diptych.store import btree, hashing, rows
+from diptych.store import btree, hashing, random, rows
 from diptych.store import words as at
 from diptych.store.compiled.types import I32, I64
 
@@ -43,6 +43,8 @@ KERNELS = {
     "open_cursor": (btree.open_cursor, 5),
     "advance": (btree.advance, 1),
     "first": (btree.first, 3),
+    "fraction": (random.fraction, 0),
+    "integer": (random.integer, 2),
 }
 CELL = "diptych_region"
 
@@ -164,6 +166,11 @@ def leave_if(builder: Any, condition: Any, base: Any, code: Any) -> None:
 def leave_if_negative(builder: Any, base: Any, result: Any) -> None:
     """End the handler when a kernel returned a negative code."""
     leave_if(builder, builder.icmp_signed("<", result, I64(0)), base, result)
+
+
+def leave_unless_searched(builder: Any, base: Any, row: Any) -> None:
+    """End the handler when a kernel that looks for a row returned another code than NOT_FOUND."""
+    leave_if(builder, builder.icmp_signed("<", row, I64(at.NOT_FOUND)), base, row)
 
 
 def give_up_if(builder: Any, condition: Any) -> None:

@@ -24,7 +24,7 @@ from numba.core.typed_passes import NopythonTypeInference
 from numba.core.untyped_passes import IRProcessing
 
 from diptych.schema import INT_MAX, INT_MIN
-from diptych.store.compiled import comparisons, exact, indexes, lists, rejections, tables
+from diptych.store.compiled import comparisons, exact, indexes, lists, randoms, rejections, tables
 from diptych.store.compiled.records import is_record, make_record, record_call
 from diptych.store.compiled.rows import column_of
 from diptych.store.compiled.sized import data_literal, literal_number
@@ -35,7 +35,7 @@ from diptych_client.errors import Rejected
 
 BUILTINS = {len, range, min, max, bool, int, float, enumerate, zip}
 REPLACED = {**exact.OPERATORS, **comparisons.COMPARISONS}
-LOADED = (indexes, lists, tables)  # they register with Numba when they are imported
+LOADED = (indexes, lists, randoms, tables)  # they register with Numba when they are imported
 
 _dispatchers: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()
 

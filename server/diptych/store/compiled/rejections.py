@@ -133,12 +133,12 @@ def _lower_give_up(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def store_fault(code: int, db: Database) -> BaseException:
     """The exception for a code that a kernel left, as the interpreted lane would raise it."""
     descriptor = db.space.scratch[at.S_FAULT]
-    if code in (at.GROW_TABLE, at.GROW_INDEX, at.UNDO_FULL):
+    if code in (at.GROW_TABLE, at.GROW_INDEX, at.UNDO_FULL, at.OVER_BUDGET):
         return fault(db.space, code, db.layout.tables[0])
     for table in db.tables.values():
         if table.layout.descriptor == descriptor:
             if code == at.NO_SUCH_KEY:
-                return not_found(table.name, _key(table, iter(db.space.arguments)))
+                return not_found(db.space, table.name, _key(table, iter(db.space.arguments)))
             if code == at.DUPLICATE_KEY:
                 return Rejected("duplicate_key", table=table.name, key=_inserted_key(table))
         known = (index.descriptor for index in table.layout.indexes)

@@ -21,6 +21,7 @@ from diptych.store.compiled.native import (
     leave,
     leave_if,
     leave_if_negative,
+    leave_unless_searched,
     load,
     put_arguments,
     store_scratch,
@@ -133,11 +134,14 @@ def _assign(
 
 
 def find(context: Any, builder: Any, table: TableType, base: Any, words: list[Any]) -> Any:
-    """The slot of the row with this key, or a negative number."""
+    """The slot of the row with this key, or NOT_FOUND."""
     if len(words) == 1:
-        return call_kernel(context, builder, "find1", base, table.descriptor, words[0])
-    put_arguments(builder, base, words)
-    return call_kernel(context, builder, "find", base, table.descriptor)
+        row = call_kernel(context, builder, "find1", base, table.descriptor, words[0])
+    else:
+        put_arguments(builder, base, words)
+        row = call_kernel(context, builder, "find", base, table.descriptor)
+    leave_unless_searched(builder, base, row)
+    return row
 
 
 def found_or_leave(

@@ -28,6 +28,7 @@ from diptych.store import words as at
 from diptych.store.compiled.native import (
     call_kernel,
     leave_if_negative,
+    leave_unless_searched,
     load,
     put_arguments,
     word,
@@ -49,8 +50,11 @@ class _DbAttributes(AttributeTemplate):
             return types.int64
         if name in db.tables:
             return db.tables[name]
+        if name == "random":
+            return db.random
         if name == "caller":
-            raise Refused("db.caller is for handlers that are not compiled")
+            cure = "leave this handler interpreted: compiled=False"
+            raise Refused(f"db.caller is for handlers that are not compiled; {cure}")
         raise Refused(f"there is no table {name!r}{did_you_mean(name, db.tables)}")
 
 
@@ -312,6 +316,7 @@ def _next_row(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> N
     walk = cgutils.create_struct_proxy(kind)(context, builder, value=args[0])
     last = builder.load(walk.last)
     row = call_kernel(context, builder, "next_row", walk.base, kind.table.descriptor, last)
+    leave_unless_searched(builder, walk.base, row)
     valid = builder.icmp_signed(">=", row, I64(0))
     result.set_valid(valid)
     with builder.if_then(valid):

@@ -44,6 +44,14 @@ class DbType(types.Type):
     def __init__(self, tag: str, layouts: Sequence[TableLayout]) -> None:
         super().__init__(f"Db({tag})")
         self.tables = {table.spec.name: TableType(self, tag, table) for table in layouts}
+        self.random = RandomType(self)
+
+
+class RandomType(types.Type):
+    """`db.random`."""
+
+    def __init__(self, db: DbType) -> None:
+        super().__init__(f"Random({db.name})")
 
 
 class TableType(types.IterableType):
@@ -188,6 +196,7 @@ def check_size(column: Column, place: str) -> None:
 
 
 @register_model(DbType)
+@register_model(RandomType)
 @register_model(TableType)
 @register_model(IndexType)
 class _AddressModel(models.PrimitiveModel):
