@@ -72,7 +72,7 @@ def main(plan: WriterPlan) -> int:
     try:
         taken = take_memory(plan.app, plan.settings, plan.memory, plan.holders)
         # From here on, not before: what was done by a replayed transaction stays done.
-        taken.engine.region.share_last_page(plan.control_page_fd)
+        taken.engine.db.space.share_control(plan.control_page_fd)
     except ConfigurationError as error:
         log.error("%s", error)
         return EXIT_USAGE
