@@ -38,8 +38,9 @@ from diptych.engine.fill_watch import FillWatch
 from diptych.engine.growth import Grow, Growth
 from diptych.engine.requests import Found, Requests, split_key
 from diptych.engine.results import failure, packer, too_large
-from diptych.engine.system import SYSTEM_FIRST, (
+from diptych.engine.system import (
     SESSION_OPEN,
+    SYSTEM_FIRST,
     gateway_transactions,
     questions,
     system_transactions,
