@@ -71,7 +71,7 @@ def main(plan: WriterPlan) -> int:
     try:
         taken = take_memory(plan.app, plan.settings, plan.memory, plan.request)
         # From here on, not before: what was done by a replayed transaction stays done.
-        taken.engine.region.share_last_page(plan.request.control_fd)
+        taken.engine.db.space.share_control(plan.request.control_fd)
     except ConfigurationError as error:
         log.error("%s", error)
         return EXIT_USAGE
