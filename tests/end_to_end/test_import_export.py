@@ -339,8 +339,9 @@ def test_a_data_directory_without_its_server(tmp_path: Path, capsys: Any) -> Non
                 client.add_owner(number)
         assert diptych(capsys, "import", server.address, "thing", tmp_path / "in.arrow")[0] == 0
         assert diptych(capsys, "export", server.address, "thing", "-o", from_server)[0] == 0
-        code, _, err = diptych(capsys, "export", "--data", data, "thing")
-        assert (code, "holds no checkpoint" in err) == (2, True)
+    (tmp_path / "empty").mkdir()
+    code, _, err = diptych(capsys, "export", "--data", tmp_path / "empty", "thing")
+    assert (code, "holds no checkpoint" in err) == (2, True)
     code, out, _ = diptych(capsys, "export", "--data", data, "thing", "-o", from_data, "--json")
     assert (code, json.loads(out)["rows"]) == (0, 499)
     first, second = (pa.ipc.open_file(path).read_all() for path in (from_server, from_data))
