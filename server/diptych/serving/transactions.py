@@ -81,10 +81,15 @@ class Transactions:
             self._put(Entry(connection, data, taken))
         return taken
 
-    def call(self, operation: int, arguments: list[Any], connection: int = OWN) -> bool:
-        """Call an operation for the gateway itself. False when there is no room."""
+    def call(
+        self, operation: int, arguments: list[Any], connection: int = OWN, *, first: bool = False
+    ) -> int:
+        """Call an operation for the gateway itself; its request number, 0 when there is no room.
+
+        `first`: before all that waits for a writer which is about to be met.
+        """
         if self._unanswered.room() <= 0:
-            return False
+            return 0
         self._request += 1
         data = encode_frame(
             Kind.TRANSACTION,
@@ -93,8 +98,11 @@ class Transactions:
             request=self._request,
             context=connection,
         )
-        self._put(Entry(connection, data, 1))
-        return True
+        if first:
+            self._unanswered.put_first(Entry(connection, data, 1))
+        else:
+            self._put(Entry(connection, data, 1))
+        return self._request
 
     def _put(self, entry: Entry) -> None:
         if self.met:

@@ -64,6 +64,11 @@ class Unanswered:
         self.count += entry.count
         self.bytes += len(entry.data)
 
+    def put_first(self, entry: Entry) -> None:
+        """Before all others: only while no writer has been sent any of them."""
+        self.put(entry)
+        self._entries.rotate(1)
+
     def answered(self, count: int) -> None:
         """The first so many have their answers. Errors: IndexError when there are not so many."""
         self.count -= count

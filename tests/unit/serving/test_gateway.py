@@ -494,6 +494,35 @@ async def test_another_history_is_told_to_queries() -> None:
         assert error["history"] == HISTORY + 1
 
 
+async def test_another_history_may_not_have_the_sessions() -> None:
+    """Who lost one connects again, and hears nothing else; who did not lose it notices nothing."""
+    async with staged() as stage:
+        first, _ = await stage.writer(10), await stage.reader()
+        kept, lost = await stage.guest(first, SESSION), await stage.guest(first, SESSION + 1)
+        plain = await stage.guest(first)
+        kept.send(call(1))
+        sent = await first.calls(1)
+        lost.send(call(1))
+        sent += await first.calls(1)
+        first.leave()
+        await stage.until(lambda: stage.gateway.transactions.link is None)
+        second = await stage.writer(5, HISTORY + 1)
+        checks = [await second.call() for _ in range(2)]
+        assert {header.operation for header, _ in checks} == {SESSION_OPEN}
+        assert await second.calls(2) == sent
+        for header, (identity, caller) in checks:
+            assert caller == ""
+            number = int.from_bytes(identity)
+            second.answer(header, value=number if number == SESSION else 9 << 20)
+        second.answer(*sent)
+        assert await answers(kept, 1) == [1]
+        assert await lost.is_over()
+        plain.send(call(1))
+        second.answer(*await second.calls(1))
+        assert await answers(plain, 1) == [1]
+        assert len(stage.gateway.transactions) == 0
+
+
 # Sessions in use, and what is asked about the server.
 
 
