@@ -68,8 +68,6 @@ class Connection(asyncio.BufferedProtocol):
         self.state = State.GREETING
         self.client = ""
         self.session = 0
-        self.identity: bytes | None = None
-        self.caller = ""
         self.transactions = 0  # unanswered
         self.queries = 0  # unanswered
         self.congested = False

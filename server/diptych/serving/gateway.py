@@ -302,7 +302,7 @@ class Gateway:
         """Whole reply frames for one connection, in order."""
         connection = self._connections.get(number)
         if number == OWN:
-            self.sessions.answered(data)
+            self.sessions.touched(data)
         elif connection is not None and connection.state is State.OPENING:
             self.sessions.opened(connection, data)
         elif connection is not None:
@@ -353,7 +353,7 @@ class Gateway:
         if before not in (0, writer.history):
             log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
             self._fail(self.queries.new_writer("the server recovered to an earlier state"))
-            self.sessions.check()
+            self.sessions.end()
         if self.queries.wanted:
             self._tell_writer(channel.wanted(self.queries.wanted))
         self.transactions.meet()

@@ -2,9 +2,9 @@
 
 A client that names its identity gets the session of it: the same one after it has reconnected, or
 after the server has recovered, since the region keeps sessions and opening one is the same done
-twice. With another history sessions may be gone: those clients have to connect again, since only a
-WELCOME names a session. While the log can't be written no session can be opened; such clients get
-none, and so queries alone. Which transactions ran on a session is the engine's business.
+twice. With another history sessions may be gone, and their numbers be those of others: all clients
+that have one connect again. While the log can't be written no session can be opened; such clients
+get none, and so queries alone. Which transactions ran on a session is the engine's business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diptych.serving import channel
 from diptych.serving.connection import Connection, State
 from diptych.serving.frames import FrameBuffer
 from diptych_client.errors import Busy, DiptychError, error_from
-from diptych_client.protocol import HEADER, Kind
+from diptych_client.protocol import Kind
 
 if TYPE_CHECKING:
     from diptych.serving.gateway import Gateway
@@ -35,7 +35,6 @@ class Sessions:
     def __init__(self, gateway: Gateway, connections: dict[int, Connection]) -> None:
         self.gateway = gateway
         self._connections = connections
-        self._checks: dict[int, Connection] = {}  # by request number
 
     def live(self) -> set[int]:
         """Sessions of clients that are connected."""
@@ -44,7 +43,6 @@ class Sessions:
     def open(self, connection: Connection, identity: bytes | None, caller: str) -> None:
         """A client has said who it is: it is let in now, or when its session is open."""
         transactions = self.gateway.transactions
-        connection.identity, connection.caller = identity, caller
         if identity is None or transactions.log_failed:
             connection.open(0)
         elif not transactions.call(SESSION_OPEN, [identity, caller], connection.number):
@@ -67,17 +65,14 @@ class Sessions:
         else:
             connection.end(Busy(f"no session could be opened: {error}"))
 
-    def check(self) -> None:
-        """There is another history: see, before anything is sent again, which sessions it has."""
-        self._checks.clear()
+    def end(self) -> None:
+        """The writer may not have them any more: their clients connect again, to the same session
+        or a new one, and know by that what they may send again.
+        """
+        self.gateway.transactions.forget_sessions()
         for connection in list(self._connections.values()):
             if connection.session:
-                arguments = [connection.identity, connection.caller]
-                request = self.gateway.transactions.call(SESSION_OPEN, arguments, first=True)
-                if request:
-                    self._checks[request] = connection
-                else:
-                    connection.end()
+                connection.end()
 
     def touch_later(self) -> None:
         self.gateway.loop.call_later(TOUCH_S, self._touch)
@@ -91,13 +86,9 @@ class Sessions:
         else:
             self.gateway.loop.call_later(RETRY_S, self._touch)
 
-    def answered(self, data: bytes) -> None:
-        """Answers to what the gateway asked for itself."""
+    def touched(self, data: bytes) -> None:
+        """Answers that nobody else waits for: an error is worth a line."""
         buffer = FrameBuffer.holding(data)
         for frame in map(buffer.frame, range(buffer.count)):
-            connection = self._checks.pop(HEADER.unpack_from(frame)[4], None)
-            answer = channel.unpack_payload(frame)
-            if connection is not None and answer != connection.session:
-                connection.end()
-            elif connection is None and frame[4] != Kind.RESULT:
-                log.error("sessions were not marked as in use: %s", answer)
+            if frame[4] != Kind.RESULT:
+                log.error("sessions were not marked as in use: %s", channel.unpack_payload(frame))

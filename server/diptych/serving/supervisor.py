@@ -352,7 +352,7 @@ class Supervisor:
             _size(data_bytes),
             _size(data_bytes * (1 + images)),
         )
-        log.info("durability: none; there is no log yet: %s", _durability(self.settings))
+        log.info("durability: %s", _durability(self.settings))
         if self._lifeline is not None:
             self._lifeline.send({"tell": "ready", "addresses": addresses, "pids": self.pids()})
 
@@ -599,16 +599,25 @@ class Supervisor:
 
 
 def _durability(settings: Settings) -> str:
-    if settings.data is None:
+    data = settings.data
+    if data is None:
         return (
-            "nothing is on disk, so nothing outlives this server "
-            "(--data DIR saves at a clean stop); "
+            "none: nothing is on disk, so nothing outlives this server (--data DIR keeps it); "
             "if the writer dies, work since the last sync may be lost"
         )
-    return (
-        f"saved to {settings.data} at a clean stop; what comes after may be lost if the writer, "
-        "the server or the host dies"
-    )
+    match settings.log.durability:
+        case "fsync":
+            return f"fsync: an answer leaves when its transaction is on the disk, in {data}"
+        case "os":
+            return (
+                f"os: an answer leaves when the system has its transaction, in {data}: it outlives "
+                "every process, but not a host that fails"
+            )
+        case _:
+            return (
+                f"none: saved to {data} now and then, and at a clean stop; what came after may be "
+                "lost if the writer, the server or the host dies"
+            )
 
 
 def _size(size_bytes: int) -> str:

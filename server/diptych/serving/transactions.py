@@ -81,15 +81,10 @@ class Transactions:
             self._put(Entry(connection, data, taken))
         return taken
 
-    def call(
-        self, operation: int, arguments: list[Any], connection: int = OWN, *, first: bool = False
-    ) -> int:
-        """Call an operation for the gateway itself; its request number, 0 when there is no room.
-
-        `first`: before all that waits for a writer which is about to be met.
-        """
+    def call(self, operation: int, arguments: list[Any], connection: int = OWN) -> bool:
+        """Call an operation for the gateway itself. False when there is no room."""
         if self._unanswered.room() <= 0:
-            return 0
+            return False
         self._request += 1
         data = encode_frame(
             Kind.TRANSACTION,
@@ -98,11 +93,8 @@ class Transactions:
             request=self._request,
             context=connection,
         )
-        if first:
-            self._unanswered.put_first(Entry(connection, data, 1))
-        else:
-            self._put(Entry(connection, data, 1))
-        return self._request
+        self._put(Entry(connection, data, 1))
+        return True
 
     def _put(self, entry: Entry) -> None:
         if self.met:
@@ -125,6 +117,10 @@ class Transactions:
         if entries:
             self.gateway.counts.resent += sum(e.count for e in entries if e.sends > 1)
             self.link.send_all([entry.data for entry in entries])
+
+    def forget_sessions(self) -> None:
+        """Drop what came on sessions, whose numbers the next writer may have given to others."""
+        self._unanswered.forget_sessions()
 
     def lose(self) -> None:
         """The writer is gone, and with it the answers to what it was sent."""

@@ -64,11 +64,6 @@ class Unanswered:
         self.count += entry.count
         self.bytes += len(entry.data)
 
-    def put_first(self, entry: Entry) -> None:
-        """Before all others: only while no writer has been sent any of them."""
-        self.put(entry)
-        self._entries.rotate(1)
-
     def answered(self, count: int) -> None:
         """The first so many have their answers. Errors: IndexError when there are not so many."""
         self.count -= count
@@ -118,6 +113,12 @@ class Unanswered:
             self.bytes -= len(entry.data)
             expired.append(entry)
         return expired
+
+    def forget_sessions(self) -> None:
+        """Drop what came on a session: whoever sent it is about to send it again."""
+        for entry in self.take_all():
+            if not HEADER.unpack_from(entry.data)[5]:
+                self.put(entry)
 
     def take_all(self) -> list[Entry]:
         entries = list(self._entries)
