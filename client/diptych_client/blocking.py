@@ -212,8 +212,11 @@ class Client(ServerSaid):
 
     `Client("localhost:7171", token=...)`, used with `with` or not; it connects with its first call.
     Every operation of the application is a method: `bank.transfer(1, 2, 50)`. Calls end with the
-    operation's value or raise a DiptychError: Rejected, CallError, Unavailable, OutcomeUnknown,
-    ServerError, ResultTooLarge or ProtocolError.
+    operation's value or raise a DiptychError; `diptych_client.errors` says what each means.
+
+    A transaction runs at most once. Unanswered when the connection is lost, it is sent again on the
+    next one, until its timeout passes: then it ends with OutcomeUnknown, and `outcome()` tells
+    later what became of it.
 
     `timeout` is in seconds per call, None waits for ever; `fresh` makes queries see at least what
     this client has seen before, its own transactions included.

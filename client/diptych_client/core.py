@@ -70,8 +70,7 @@ from diptych_client.requests import numbered
 WAITING_CALLS_MAX = 65_536
 """Calls of one lane that wait unsent before the next one is refused as Busy."""
 
-_TRANSACTION = int(Kind.TRANSACTION)
-_KEYED = int(Kind.KEYED)
+_TRANSACTIONS = (int(Kind.TRANSACTION), int(Kind.KEYED))
 _QUERY = int(Kind.QUERY)
 _RESULT = int(Kind.RESULT)
 _REPLIES = frozenset({Kind.RESULT, Kind.REJECTED, Kind.ERROR, Kind.PONG})
@@ -155,7 +154,7 @@ class Core:
         return operation
 
     def lane(self, kind: int) -> Lane:
-        return self.transactions if kind in (_TRANSACTION, _KEYED) else self.queries
+        return self.transactions if kind in _TRANSACTIONS else self.queries
 
     def submit(
         self,
@@ -287,7 +286,9 @@ class Core:
             if call.done:
                 continue
             if call.may_have_run:
-                if self.session >= SESSION_MIN or call.named:
+                # Bytes without meaning once more would come for ever.
+                hopeless = call.repeated and isinstance(cause, ProtocolError)
+                if (self.session >= SESSION_MIN or call.named) and not hopeless:
                     again.append(call)
                 else:
                     self._fail(call, self._outcome_unknown(call, "the connection was lost"), cause)
@@ -427,7 +428,12 @@ class Core:
         call.sequence = sequence
         call.age_us = context
         try:
-            self._end(call, kind, operation, payload)
+            if kind == _RESULT and call.operation is not None:
+                if not call.done:
+                    call.value = call.operation.decode(payload)
+                    self._finish(call)
+            else:
+                self._end(call, kind, operation, payload)
         except ProtocolError as error:
             # Asked again, the server would say the same again.
             if call.may_have_run:
@@ -438,16 +444,12 @@ class Core:
             raise
 
     def _end(self, call: Call, kind: int, operation: int, payload: bytes) -> None:
+        """The ends but the usual one."""
         if kind == _RESULT:
-            if call.done:
-                return
-            if call.operation is not None:
-                call.value = call.operation.decode(payload)
-            else:
-                call.value = (
-                    self._first_value(operation, payload) if call.number else unpack(payload)
-                )
-            self._finish(call)
+            value = self._first_value(operation, payload) if call.number else unpack(payload)
+            if not call.done:
+                call.value = value
+                self._finish(call)
         elif kind == Kind.PONG:
             self._finish(call)
         elif kind == Kind.REJECTED:

@@ -1,10 +1,10 @@
 """The errors a call can end with, and their form on the wire.
 
 One root, DiptychError, and four families that say what to do next. CallError: the call itself is
-wrong, do not repeat it. Unavailable: nothing happened, it may be repeated. OutcomeUnknown: a
-transaction was sent and its answer never came; it may or may not have run. ServerError,
-ResultTooLarge and ProtocolError: something on the other side needs a person. Rejected stands beside
-them: the application said no.
+wrong, do not repeat it. Unavailable: nothing happened, it may be repeated. OutcomeUnknown,
+OutcomeForgotten and SessionExpired: a transaction was sent, and it can't be told (now, or any more)
+whether it ran. The rest: it did not run to its end and changed nothing, and somebody should look
+into it. Rejected stands beside them: the application said no.
 
 Each class has a `code`, unique among all of them; ERROR frames carry the code and a message, and a
 class's `fields` by name. `error_from` and `payload_of` are each other's inverse. Knows nothing of
@@ -201,7 +201,7 @@ class SetAside(DiptychError):
 class OutcomeUnknown(DiptychError):
     """A transaction was sent, its answer never came: it ran once or not at all.
 
-    `request` identifies it, as text.
+    `request` identifies it, as text; `client.outcome(request)` asks what became of it.
     """
 
     code = "outcome_unknown"

@@ -41,7 +41,7 @@ SESSION_MIN = 1 << 20
 IDENTITY_BYTES = 16
 """HELLO's identity."""
 REQUEST_WINDOW = 1024
-"""A transaction's number more than this below its session's largest is not answered any more."""
+"""A number this much below its session's largest, or more, is not remembered any more."""
 FIRST_OTHER_REQUEST = 1 << 63
 """Requests that are no transactions are numbered from here on, transactions from 1."""
 READ_BYTES = 256 << 10

@@ -27,6 +27,7 @@ from typing import (
 
 import diptych_client
 from diptych import declarations
+from diptych.determinism import Hazard, hazards
 from diptych.errors import DeclarationError, did_you_mean
 from diptych.names import wrong_names
 from diptych.rejections import rejection_codes
@@ -376,6 +377,14 @@ class App:
         if wrong:
             raise DeclarationError("\n".join(map(str, wrong)))
         self._names_checked = len(handlers)
+
+    def hazards(self) -> list[Hazard]:
+        """What transactions do that a replay of the log may do otherwise, by place.
+
+        Queries are free to do it, and a setup is never replayed.
+        """
+        transactions = {o.name: o.function for o in self.operations if o.kind == "transaction"}
+        return hazards(transactions, self.tables)
 
     def open(
         self,

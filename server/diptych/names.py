@@ -10,18 +10,25 @@ Knows declarations and source; runs nothing, and knows nothing of memory.
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 from diptych.declarations import DB_NAMES, TABLE_NAMES
 from diptych.errors import did_you_mean
-from diptych.rejections import package_of
 from diptych.schema import MISSING, TableSpec
-from diptych.scopes import DB, Kind, Known, Scope, known_annotation, known_hints, open_scopes
+from diptych.scopes import (
+    DB,
+    Kind,
+    Known,
+    Scope,
+    definition_of,
+    function_called,
+    known_annotation,
+    known_hints,
+    open_scopes,
+)
 
 TABLE_METHODS = ("get", "insert", "get_or_insert", "delete", "columns", "df", "arrow")
 INDEX_NAMES = frozenset({"range", "first", "last"})
@@ -60,7 +67,7 @@ def wrong_names(
         if not isinstance(function, FunctionType) or function in seen:
             continue
         seen.add(function)
-        tree = _source(function)
+        tree = definition_of(function)
         if tree is None:
             continue
         parameters = _parameters(function, tree, tables, db_type, is_handler)
@@ -69,22 +76,6 @@ def wrong_names(
         found.update(reader.found)
         waiting += [(called, False) for called in reader.called]
     return sorted(found, key=lambda finding: (finding.file, finding.line, finding.message))
-
-
-def _source(function: FunctionType) -> ast.FunctionDef | None:
-    """A function's definition; None for a wrapper, a lambda, or when there is no source."""
-    if hasattr(function, "__wrapped__"):
-        return None
-    try:
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, SyntaxError, TypeError):
-        return None
-    definition = tree.body[0] if tree.body else None
-    if not isinstance(definition, ast.FunctionDef):
-        return None
-    ast.increment_lineno(definition, first - 1)
-    return definition
 
 
 def _parameters(
@@ -191,7 +182,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
-        called = self._called(node.func)
+        called = function_called(node.func, self._scope, self._function)
         if called is not None:
             self.called.append(called)
         if not isinstance(node.func, ast.Attribute):
@@ -209,19 +200,6 @@ class _Reader(ast.NodeVisitor):
             if row.kind is Kind.ROW and row.table is not owner.table:
                 wrong = f"{owner.table.name}.delete takes its own rows, not one of {row.table.name}"
                 self._report(node, wrong)
-
-    def _called(self, func: ast.expr) -> FunctionType | None:
-        """The function of the same package that a call names, in its module or through another."""
-        called = None
-        if isinstance(func, ast.Name) and not self._scope.binds(func.id):
-            called = self._function.__globals__.get(func.id)
-        elif isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
-            module = self._function.__globals__.get(func.value.id)
-            if isinstance(module, ModuleType) and not self._scope.binds(func.value.id):
-                called = getattr(module, func.attr, None)
-        if not isinstance(called, FunctionType):
-            return None
-        return called if package_of(called) == package_of(self._function) else None
 
     def _check_column(self, node: ast.AST, table: TableSpec, name: str) -> None:
         if name not in table.by_name:

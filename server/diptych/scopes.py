@@ -13,13 +13,16 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import FunctionType, NoneType, UnionType
+from types import FunctionType, ModuleType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from diptych.errors import DeclarationError
+from diptych.rejections import package_of
 from diptych.schema import TableSpec, type_hints
 
 Kind = Enum("Kind", ["UNKNOWN", "NONE", "DB", "TABLE", "INDEX", "ROW", "ROWS", "SELECTION"])
@@ -178,6 +181,38 @@ class Scope:
                 others = [self.known(argument) for argument in call.args[1:]]
                 return agreed([each, *others]) if each != UNKNOWN else UNKNOWN
         return UNKNOWN
+
+
+def function_called(func: ast.expr, scope: Scope, function: FunctionType) -> FunctionType | None:
+    """The function of the same package that a call in `function` names, in its module or through
+    another one.
+    """
+    called = None
+    if isinstance(func, ast.Name) and not scope.binds(func.id):
+        called = function.__globals__.get(func.id)
+    elif isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
+        module = function.__globals__.get(func.value.id)
+        if isinstance(module, ModuleType) and not scope.binds(func.value.id):
+            called = getattr(module, func.attr, None)
+    if not isinstance(called, FunctionType):
+        return None
+    return called if package_of(called) == package_of(function) else None
+
+
+def definition_of(function: FunctionType) -> ast.FunctionDef | None:
+    """A function's definition; None for a wrapper, a lambda, or when there is no source."""
+    if hasattr(function, "__wrapped__"):
+        return None
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, SyntaxError, TypeError):
+        return None
+    definition = tree.body[0] if tree.body else None
+    if not isinstance(definition, ast.FunctionDef):
+        return None
+    ast.increment_lineno(definition, first - 1)
+    return definition
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Ending(Files):
         if name.startswith("_"):
             return found
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             if self._count == self._last:
                 if name == "write":
                     fd, data, offset = arguments
@@ -52,7 +52,7 @@ class Ending(Files):
             self._count += 1
             if self._tell is not None:
                 self._tell(self._count)
-            return found(*arguments)
+            return found(*arguments, **named)
 
         return call
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from diptych import App, Db
 from diptych.durable import DataDirectory
 from diptych.engine.engine import Engine, layout_bytes
-from diptych.engine.opening import open_saved, save
+from diptych.engine.opening import migrate, save
+from diptych.engine.recovery import Action
+from diptych.engine.starting import decide_on, find_base, look_at_log
+from diptych.errors import ConfigurationError
 from diptych.memory import Region
 from diptych.store.database import SCRATCH_BYTES
 
@@ -31,10 +34,24 @@ def store(app: App, path: Path, fill: Callable[[Db], None]) -> None:
 
 @contextmanager
 def opened(app: App, path: Path, capacities: Mapping[str, int] | None = None) -> Iterator[Engine]:
-    """What a start of `app` makes of a directory. Errors: as `open_saved`."""
+    """What a start of `app` makes of a directory without a log.
+
+    Errors: EvolutionError, ConfigurationError, and what a migration raises.
+    """
     with region_for(app, capacities) as region:
         with DataDirectory.open(path, app.name) as directory:
-            assert open_saved(app, directory, region, history=2, capacities=capacities)
+            base = find_base(app, directory, region, capacities, lambda: None)
+            decision = decide_on(base, look_at_log(directory, base), directory, "")
+            if decision.action is Action.REFUSE:
+                raise ConfigurationError("\n".join([*base.damage, decision.message]))
+            assert decision.action is Action.LOAD
+            if base.migrates:
+                assert base.checkpoint is not None
+                assert base.examined is not None
+                migrate(
+                    app, base.checkpoint, base.examined, region, history=2, capacities=capacities
+                )
+                save(app.name, directory, region, base.examined.layout)
         engine = Engine.recover(app, region, grow=region.allocate, history=2, capacities=capacities)
         engine.verify()
         yield engine

@@ -16,7 +16,7 @@ LAYERS = [
     ["diptych.schema", "diptych.rejections"],
     ["diptych.memory", "diptych.declarations"],
     ["diptych.scopes"],
-    ["diptych.names"],
+    ["diptych.names", "diptych.determinism"],
     ["diptych.app", "diptych.stored", "diptych.evolution"],
     ["diptych.store"],
     ["diptych.durable"],

@@ -1,9 +1,10 @@
 """`diptych check bank:app [--data DIR]`: is the application right, and is its data?
 
-Imports the application, which checks its declarations, and compiles every handler marked compiled.
-With a data directory it reads every checkpoint there, and tells what a start would make of the
-newest: use it, migrate it (which is rehearsed in memory), or refuse it. Changes nothing, and may
-run beside a server. Exit codes: 0 all is well, 1 something is not, 2 wrong usage, configuration or
+Imports the application, which checks its declarations, compiles every handler marked compiled, and
+warns of what transactions do that a replay of the log may do otherwise. With a data directory it
+reads every checkpoint there, and tells what a start would make of the newest: use it, migrate it
+(which is rehearsed in memory), or refuse it. Changes nothing, and may run beside a server. Exit
+codes: 0 all is well (also with warnings), 1 something is not, 2 wrong usage, configuration or
 application.
 """
 
@@ -102,6 +103,7 @@ def _as_json(
         "tables": list(app.tables),
         "operations": [operation.name for operation in app.operations],
         "compiled": handlers,
+        "hazards": [asdict(hazard) for hazard in app.hazards()],
         "data": None if data is None else asdict(data),
         "sound": sound,
     }
@@ -114,6 +116,8 @@ def _print_app(app: App, handlers: dict[str, str], compiled_s: float) -> None:
         print(f"handler {name}: {refusal or 'compiles'}")
     if handlers:
         print(f"{len(handlers)} handlers compiled in {compiled_s:.1f} s")
+    for hazard in app.hazards():
+        print(f"warning: {hazard}")
 
 
 def _print_data(data: DataReport) -> None:

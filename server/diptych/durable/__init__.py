@@ -20,6 +20,7 @@ from diptych.durable.files import Files
 from diptych.durable.log import CommandLog, DiskFull, LogBroken
 from diptych.durable.log_format import Kind, Mode
 from diptych.durable.log_reader import Ending, Record, State, Tail, read_tail, repair
+from diptych.durable.log_removal import Removed, remove_covered
 from diptych.durable.log_segments import Segment, segments
 from diptych.durable.manifest import Manifest
 from diptych.durable.pacing import Pacer
@@ -43,6 +44,7 @@ __all__ = [
     "Pacer",
     "Progress",
     "Record",
+    "Removed",
     "Saved",
     "Segment",
     "State",
@@ -51,6 +53,7 @@ __all__ = [
     "read_manifest",
     "read_pages",
     "read_tail",
+    "remove_covered",
     "repair",
     "segments",
     "verify_pages",

@@ -32,13 +32,15 @@ class Syncer(Protocol):
     """Syncs the data of files, one at a time."""
 
     wakeup_fd: int
-    """Readable when the sync that was begun has ended. Nobody else reads it."""
+    """Readable when the sync that was begun has ended, until `ended` was asked. Nobody else reads
+    it. It may also tell of one that was waited for."""
 
     def begin(self, fd: int) -> None:
         """Begin to sync `fd`; none is under way. Errors: OSError."""
 
     def ended(self) -> bool:
-        """Whether what was begun has ended. Does not wait. Errors: OSError when it failed."""
+        """Whether what was begun has ended; False when nothing is under way. Does not wait.
+        Errors: OSError when it failed."""
 
     def wait(self) -> None:
         """Wait until what was begun has ended. Errors: OSError when it failed."""
@@ -159,6 +161,8 @@ class ThreadSyncer:
         self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wanted: SimpleQueue[int] = SimpleQueue()
         self._results: SimpleQueue[OSError | None] = SimpleQueue()
+        self._telling = threading.Lock()
+        """Held while a result is there and the descriptor does not say so yet."""
         self._thread = threading.Thread(target=self._run, name="diptych-log-sync", daemon=True)
         self._thread.start()
 
@@ -166,7 +170,6 @@ class ThreadSyncer:
         self._wanted.put(fd)
 
     def ended(self) -> bool:
-        _drain(self.wakeup_fd)  # first, see KernelSyncer
         if self._results.empty():
             return False
         self.wait()
@@ -174,6 +177,8 @@ class ThreadSyncer:
 
     def wait(self) -> None:
         failure = self._results.get()
+        with self._telling:
+            _drain(self.wakeup_fd)
         if failure is not None:
             raise failure
 
@@ -184,12 +189,14 @@ class ThreadSyncer:
 
     def _run(self) -> None:
         while (fd := self._wanted.get()) >= 0:
+            result = None
             try:
                 self._sync(fd)
-                self._results.put(None)
             except OSError as failure:
-                self._results.put(failure)
-            os.eventfd_write(self.wakeup_fd, 1)
+                result = failure
+            with self._telling:
+                self._results.put(result)
+                os.eventfd_write(self.wakeup_fd, 1)
 
 
 def best_syncer(sync: Callable[[int], None]) -> Syncer:

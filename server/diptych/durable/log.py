@@ -38,6 +38,7 @@ FIRST_BYTES = 4 << 20
 to the configured size. So a start is quick, and a small application's directory small."""
 SYNCS_KEPT = 512
 """Of so many syncs the duration is remembered."""
+_PER_ABORT_BYTES = RECORD_BYTES + padded(log_format.ABORT_BYTES)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MODES = {"fsync": Mode.FSYNC, "os": Mode.OS}
 
@@ -150,10 +151,13 @@ class CommandLog:
     ) -> int:
         """Write transactions `first` to `first + count - 1`: the ticket of the record.
 
-        `outcome`: of the batch before it, None where there is none. Errors: LogBroken; DiskFull.
+        Where it is there is room for an abort of each of them, and for a mark: what was executed
+        can be told to the end, also on a full disk. `outcome`: of the batch before it, None where
+        there is none. Errors: LogBroken; DiskFull.
         """
         flags, value = (0, 0) if outcome is None else (Flag.OUTCOME, outcome)
-        self._append(Kind.BATCH, frames, first, count, time_ns, flags, value)
+        spare_bytes = RECORD_BYTES + count * _PER_ABORT_BYTES
+        self._append(Kind.BATCH, frames, first, count, time_ns, flags, value, spare_bytes)
         self._sequence = first + count - 1
         return self._ticket()
 
@@ -186,12 +190,6 @@ class CommandLog:
         return not self._marked and self._safe.ticket == self.written
 
     @property
-    def sync_us(self) -> int:
-        """How long a sync takes at the 99th percentile of the last few hundred."""
-        syncs = sorted(self._syncs_us) or [0]
-        return syncs[len(syncs) * 99 // 100]
-
-    @property
     def wakeup_fd(self) -> int:
         """Readable when `on_wakeup` has something to do."""
         return self._syncer.wakeup_fd
@@ -208,8 +206,6 @@ class CommandLog:
     def on_wakeup(self) -> None:
         """Find out whether a sync has ended; `durable` then says so. Errors: LogBroken."""
         self._check()
-        if self._under_way is None:
-            return
         try:
             if not self._syncer.ended():
                 return
@@ -225,21 +221,27 @@ class CommandLog:
         while self.durable < ticket:
             self._wait_for_sync()
 
+    def sync_us(self, percentile: int) -> int:
+        """How long the last few hundred syncs took, in microseconds, from their beginning to being
+        noticed; 0 before the first.
+        """
+        syncs = sorted(self._syncs_us) or [0]
+        return syncs[len(syncs) * percentile // 100]
+
     def figures(self) -> dict[str, int | str]:
-        """Segments and their bytes on the disk, tickets, and how long syncs take, in microseconds,
-        from their beginning to being noticed. Errors: OSError.
+        """Segments and their bytes on the disk, tickets, and `sync_us`. Looks into the directory.
+        Errors: OSError.
         """
         names = [name for name in self._files.names(self._directory) if NAME.fullmatch(name)]
         sizes = [self._size_of(self._directory / name) for name in names]
-        syncs = sorted(self._syncs_us) or [0]
         return {
             "mode": self._mode.name.lower(),
             "segments": len(sizes),
             "bytes": sum(sizes),
             "written": self.written,
             "durable": self.durable,
-            "sync_p50_us": syncs[len(syncs) // 2],
-            "sync_p99_us": syncs[len(syncs) * 99 // 100],
+            "sync_p50_us": self.sync_us(50),
+            "sync_p99_us": self.sync_us(99),
         }
 
     def close(self) -> None:
@@ -273,13 +275,15 @@ class CommandLog:
         time_ns: int,
         flags: int,
         outcome: int,
+        spare_bytes: int = 0,
     ) -> None:
+        """`spare_bytes`: so much room must be left behind it."""
         self._check()
         length_bytes = payload.nbytes if isinstance(payload, memoryview) else len(payload)
         needed_bytes = RECORD_BYTES + padded(length_bytes)
         current = self._current
-        if current is None or current.at + needed_bytes > current.size_bytes:
-            current = self._roll(needed_bytes)
+        if current is None or current.at + needed_bytes + spare_bytes > current.size_bytes:
+            current = self._roll(needed_bytes + spare_bytes)
         number = self._number + 1
         header, checksum = log_format.pack_record(
             current.seed,

@@ -38,6 +38,7 @@ _RECORD = struct.Struct(f"<4s{RECORD_CODES}")
 _RECORD_CHECKSUM_AT = 4
 _ABORT = struct.Struct("<qB")
 RECORD_BYTES = _RECORD.size
+ABORT_BYTES = _ABORT.size
 LAG_MAX = (1 << 32) - 1
 _NO_CHECKSUM = bytes(_CHECKSUM.size)
 
@@ -102,7 +103,10 @@ class SegmentHeader:
         return crc32c(_SEED.pack(self.history, self.salt))
 
     def pack(self) -> bytes:
+        """Errors: ValueError when the facts are too long."""
         app, facts = self.app.encode(), self.facts.encode()
+        if self.header_bytes > HEADER_BYTES_MAX:
+            raise ValueError(f"the facts are too long: {len(facts)} bytes")
         packed = bytearray(self.header_bytes)
         _FIXED.pack_into(
             packed,

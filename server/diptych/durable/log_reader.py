@@ -317,10 +317,9 @@ def repair(tail: Tail, files: Files | None = None) -> None:
         return
     assert tail.place is not None
     log.warning("cutting off the end of the log: %s", tail.ending.where)
-    for segment in reversed(tail.cut):
+    for segment in tail.cut:
         log.warning("removing %s, which nothing leads to", segment.path.name)
         files.remove(segment.path)
-    # Their names first: with zeros before them they would look like what remains of more.
     files.sync_directory(tail.path)
     with opened(files, tail.place.segment.path, writable=True) as fd:
         end = tail.place.header.size_bytes

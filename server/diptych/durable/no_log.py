@@ -13,7 +13,6 @@ class NoLog:
     durable_sequence = 0
     bytes_written = 0
     wakeup_fd = -1
-    sync_us = 0
     needs_idle = False
 
     def append_batch(
@@ -35,6 +34,9 @@ class NoLog:
 
     def idle(self) -> None:
         pass
+
+    def sync_us(self, percentile: int) -> int:
+        return 0
 
     def figures(self) -> dict[str, Any]:
         return {"durability": "none"}

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from struct import Struct
 from typing import Any
 
@@ -37,7 +38,12 @@ from diptych.engine.fill_watch import FillWatch
 from diptych.engine.growth import Grow, Growth
 from diptych.engine.requests import Found, Requests, split_key
 from diptych.engine.results import failure, packer, too_large
-from diptych.engine.system import gateway_transactions, questions, system_transactions
+from diptych.engine.system import (
+    SESSION_OPEN,
+    gateway_transactions,
+    questions,
+    system_transactions,
+)
 from diptych.errors import OutOfMemory
 from diptych.memory import Extent, Region
 from diptych.store import calls
@@ -64,9 +70,15 @@ HEADER = Struct("<IBBHqqq")
 # Enums take longer to look up.
 RESULT, KEYED = int(Kind.RESULT), int(Kind.KEYED)
 EXECUTING, BEGAN_NS, LAST = int(Word.EXECUTING), int(Word.BEGAN_NS), int(Word.SEQUENCE)
+A_PAYLOAD, KIND_SHIFT = at.A_PAYLOAD, at.KIND_SHIFT
 PIECE_FRAMES = 128
 """Frames are hashed so many at a time."""
 VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what must outlive it"
+
+UNCERTAIN = -1  # whose session this was may not be a session any more
+NOT_MSGPACK = (ValueError, TypeError, msgpack.UnpackException)
+unpackb = msgpack.unpackb
+admit, remember = calls.admit, calls.remember
 
 log = logging.getLogger("diptych.engine")
 
@@ -77,13 +89,6 @@ class Skipped(Exception):
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause)
         self.cause = cause
-
-
-def _unpacked(payload: memoryview) -> Any:
-    try:
-        return msgpack.unpackb(payload, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise BadArguments(f"the payload is not msgpack: {error}") from None
 
 
 def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
@@ -121,6 +126,7 @@ class Engine:
         self.committed = self.rejected = self.failed = self.repeated = 0
         self._now_ns = now_ns
         self._ints, self._words = self.db.space.ints, region.words
+        self._bytes = self.db.space.bytes
         self._scratch = self.db.space.scratch
         self._space = self.db.space
         self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
@@ -310,7 +316,7 @@ class Engine:
             self.db,
             self.control,
         )
-        monotonic_ns = time.monotonic_ns
+        monotonic_ns, packed = time.monotonic_ns, self._packed
         sequence, ran = ints[at.SEQUENCE], 0
         for start, stop, check in zip(bounds[:-1], bounds[1:], checks, strict=True):
             sequence += 1
@@ -321,14 +327,14 @@ class Engine:
             if session != self._session:
                 self._session, db.caller = session, self.requests.caller_of(session)
             payload, said = data[start + HEADER_BYTES : stop], sequence
-            if number in self._questions:
-                kind, answer, number, said = self._question(number, payload)
+            if number >= SESSION_OPEN:
+                kind, answer, number, said = self._run_own(number, payload)
             elif kind == KEYED:
                 kind, answer, said = self._run_keyed(number, check, payload)
             elif session:
                 kind, answer, said = self._run_once(number, request, check, payload)
             else:
-                kind, answer = self._answer(number, payload, self._packed)
+                kind, answer = self._answer(number, payload, packed)
             replies += HEADER.pack(len(answer), kind, 0, number, request, said, context)
             replies += answer
             ran += 1
@@ -382,13 +388,18 @@ class Engine:
         self, number: int, request: int, check: int, payload: memoryview
     ) -> tuple[int, bytes, int]:
         """Run a session's frame if it is new: kind and payload of its reply, and when it ran."""
-        requests, session = self.requests, self._session
-        if calls.admit(self._words, session, request, check):
-            told = self._told_before(lambda: requests.admit(session, request, check))
+        session, words = self._session, self._words
+        if admit(words, session, request, check):
+            told = self._told_before(partial(self.requests.admit, session, request, check))
             if told is not None:
                 return told
         kind, answer = self._answer(number, payload, self._packed_kept)
-        requests.remember(session, request, check, number, kind, answer)
+        # What `Requests.remember` does; a call more would cost a tenth of it all.
+        length = len(answer)
+        entry = remember(words, session, request, check, number | kind << KIND_SHIFT, length)
+        if entry:
+            at_byte = (entry + A_PAYLOAD) * 8
+            self._bytes[at_byte : at_byte + length] = answer
         return kind, answer, self.db.sequence
 
     def _run_keyed(self, number: int, check: int, payload: memoryview) -> tuple[int, bytes, int]:
@@ -401,7 +412,7 @@ class Engine:
         except DiptychError as error:
             self.failed += 1
             return *failure(error, "?"), self.db.sequence
-        told = self._told_before(lambda: requests.admit_key(caller, key, check))
+        told = self._told_before(partial(requests.admit_key, caller, key, check))
         if told is not None:
             return told
         kind, answer = self._answer(number, rest, self._packed_kept)
@@ -425,12 +436,22 @@ class Engine:
         self.repeated += 1
         return found.kind, found.payload, found.sequence
 
-    def _question(self, number: int, payload: memoryview) -> tuple[int, bytes, int, int]:
-        """What another transaction was answered: a reply's kind, payload, operation and number."""
+    def _run_own(self, number: int, payload: memoryview) -> tuple[int, bytes, int, int]:
+        """Run what opens sessions, or asks what another transaction was answered: a reply's kind,
+        payload, operation and number. Asked again it does the same again, so it is not remembered.
+        """
+        if number not in self._questions:
+            answer = self._answer(number, payload, self._packed)
+            self._session = UNCERTAIN
+            return *answer, number, self.db.sequence
         name, function, bind = self._questions[number]
         try:
             self._check_skipped(name)
-            found: Found = function(self.db, *bind(_unpacked(payload)))
+            try:
+                values = unpackb(payload, strict_map_key=False)
+            except NOT_MSGPACK as error:
+                raise BadArguments(f"the payload is not msgpack: {error}") from None
+            found: Found = function(self.db, *bind(values))
             return found.kind, found.payload, found.operation, found.sequence
         except Exception as error:
             return *self._failed(error, name), number, self.db.sequence
@@ -445,7 +466,11 @@ class Engine:
             name, function, bind = found
             if self.skip or self._refused is not None:
                 self._check_skipped(name)
-            answer = self._execute(function, bind(_unpacked(payload)), packed)
+            try:
+                values = unpackb(payload, strict_map_key=False)
+            except NOT_MSGPACK as error:
+                raise BadArguments(f"the payload is not msgpack: {error}") from None
+            answer = self._execute(function, bind(values), packed)
             self.committed += 1
             return RESULT, answer
         except (Exception, OverBudgetNow) as error:
@@ -472,7 +497,8 @@ class Engine:
                 if cause != Cause.OUT_OF_MEMORY:  # who has no memory says so, and not each time
                     told = "transaction %d, %s, is undone: %s"
                     log.warning(told, sequence, name, cause.name, exc_info=error)
-            self._memory.take_back()
+            # Without memory, nobody knows later whether there was some for the answer.
+            self._memory.take_back(handlers=cause != Cause.OUT_OF_MEMORY)
             error = error_of(cause, name)
         kind, answer = failure(error, name, str(sequence))
         if len(answer) > self.requests.answer_bytes_max:
@@ -538,9 +564,9 @@ class Engine:
         return UnknownOperation(f"{known.name} is a query, not a transaction")
 
     def _give_requests_memory(self, header: int) -> None:
-        """The same for sessions, answers and keys. Errors: OutOfMemory, also in a replay of what
-        ended so or otherwise, since it was taken back then.
+        """Memory for sessions, answers and keys. Errors: OutOfMemory, also in a replay of what
+        ended so, since it was taken back then.
         """
-        if self.db.sequence in self.skip:
+        if self.skip.get(self.db.sequence) == Cause.OUT_OF_MEMORY:
             raise OutOfMemory
         self._memory.give(header)

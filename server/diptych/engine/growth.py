@@ -35,6 +35,7 @@ class Growth:
         # a word have gone back.
         self._grown: list[tuple[int, int, int]] = []
         self._has: dict[int, int] = {}
+        self._requests = {each.allocated_word for each in layout.requests}
         self._tell_ns = 0
 
     def give(self, descriptor: int) -> None:
@@ -94,12 +95,14 @@ class Growth:
         self._grown.append((self._ints[at.SEQUENCE], word, before))
         self._ints[word] = more
 
-    def take_back(self) -> None:
+    def take_back(self, *, handlers: bool) -> None:
         """What was given in this transaction is not in use: it ended for a reason of the machine,
         and a replay, which does not run it, gives nothing. The memory is kept for later.
+
+        `handlers`: only what its handler was given, and not what remembers its answer.
         """
         for sequence, word, before in reversed(self._grown):
-            if sequence == self._ints[at.SEQUENCE]:
+            if sequence == self._ints[at.SEQUENCE] and not (handlers and word in self._requests):
                 self._ints[word] = before
         self._grown.clear()
 

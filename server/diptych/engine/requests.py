@@ -79,6 +79,7 @@ class Requests:
             self._say(identity + name.ljust(CALLER_BYTES_MAX, b"\0"))
             session = calls.open_session(self._words)
             if session > 0:
+                self._callers.clear()  # it may have another one's place
                 return session
             if session == at.REQUESTS_FULL:
                 raise Busy(
@@ -90,8 +91,7 @@ class Requests:
     def touch(self, sessions: list[int]) -> None:
         """Note that these are in use; those that are not known are passed over."""
         for session in sessions:
-            if 0 < session < 1 << 63:
-                calls.touch(self._words, session)
+            calls.touch(self._words, session)
 
     def caller_of(self, session: int) -> str:
         """Who opened it; "" of a session that is not known."""
@@ -142,8 +142,6 @@ class Requests:
         `caller` asks, by `operation`. Errors: SessionExpired, OutcomeForgotten, Forbidden,
         BadArguments; OutOfMemory.
         """
-        if session >= 1 << 63 or request >= 1 << 63:
-            raise BadArguments("no session or request has such a number")
         code = calls.look_up(self._words, session, request)
         if code != at.REQUEST_EXPIRED and self.caller_of(session) != caller:
             raise Forbidden("the session is another caller's")

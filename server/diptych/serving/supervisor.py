@@ -106,6 +106,8 @@ class Supervisor:
         Errors: DeclarationError, ConfigurationError, OSError.
         """
         self.app.check_names()
+        for hazard in self.app.hazards():
+            log.warning("%s", hazard)
         name_process("supervisor")
         become_subreaper()
         self._listeners = resources.listen(self.settings.listen)

@@ -49,6 +49,8 @@ BATCH_NS = 4_000_000
 """What the transactions of one record should take together."""
 BATCH_MIN, BATCH_MAX = 64, 4096
 """Transactions of a record, whatever they take."""
+SYNCS_TOLD = 64
+"""After so many syncs of the log it is noted anew how long they take."""
 IDLE_NS = 20_000_000
 """After so long without work the log is told, so that its end says that it is whole."""
 PAGE_BYTES = 4096
@@ -96,6 +98,7 @@ class Writer:
         self._log = taken.log
         self._control_words = taken.engine.control
         self._outcome = taken.outcome
+        self._syncs = 0
         self._transaction_ns = 20_000.0  # what one takes, on the average; a guess at first
         self._control = plan.control
         self._epoll = select.epoll()
@@ -335,7 +338,9 @@ class Writer:
         words = self._control_words
         words[Word.LOG_BYTES] = self._log.bytes_written
         words[Word.DURABLE] = self._log.durable_sequence
-        words[Word.SYNC_US] = self._log.sync_us
+        self._syncs += 1
+        if self._syncs % SYNCS_TOLD == 0:
+            words[Word.SYNC_US] = self._log.sync_us(99)
 
     def _end_log(self) -> None:
         """Every answer that is held leaves before the end."""

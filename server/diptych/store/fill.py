@@ -10,6 +10,7 @@ from typing import Any
 
 from diptych.memory.layout import PAGE_BYTES, Extent, Words
 from diptych.store import words as at
+from diptych.store.answers import FIRST_POSITION
 from diptych.store.layout import (
     IndexLayout,
     Layout,
@@ -23,6 +24,19 @@ from diptych.store.layout import (
 def table_figures(words: Words, layout: Layout) -> dict[str, Any]:
     """All tables by name, as INFO tells them (docs/protocol.md)."""
     return {table.spec.name: _table(words, table) for table in layout.tables}
+
+
+def request_figures(words: Words) -> dict[str, int]:
+    """What is known of requests: sessions, answers and keys, and the memory that they have."""
+    allocated = (at.SESSIONS_ALLOCATED, at.ANSWERS_ALLOCATED, at.KEYS_ALLOCATED)
+    ring_bytes = int(words[at.ANSWERS_WORDS]) * 8
+    return {
+        "sessions": int(words[at.SESSIONS_HIGH]),
+        "sessions_max": int(words[at.SESSIONS_WORDS]) // at.SESSION_WORDS,
+        "answers_bytes": min(int(words[at.ANSWERS_HEAD]) - FIRST_POSITION, ring_bytes),
+        "keys": int(words[at.KEYS_HEAD]) - int(words[at.KEYS_TAIL]),
+        "memory_bytes": sum(int(words[each]) for each in allocated) * 8,
+    }
 
 
 def rows_share(words: Words, table: TableLayout) -> float:

@@ -300,6 +300,17 @@ def test_an_answer_without_meaning_ends_its_own_call_alone(core: Core) -> None:
     assert requests(core) == [second.request]
 
 
+def test_bytes_without_meaning_are_not_asked_for_for_ever(core: Core) -> None:
+    wrote, named = transaction(core), with_key(core, "k")
+    for _ in range(2):
+        sent(core)
+        core.lost(ProtocolError("a frame of kind 99"))
+        connect(core, session=SESSION)
+    for call in (wrote, named):
+        assert isinstance(unknown(call).__cause__, ProtocolError)
+    assert sent(core) == []
+
+
 # --- keys and questions
 
 

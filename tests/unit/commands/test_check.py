@@ -131,6 +131,24 @@ def test_as_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told["data"]["tables"][1]["rows"] == 100
 
 
+def test_what_a_replay_may_do_otherwise_is_a_warning(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write(place, "clock")
+    with (place / "checked_clock.py").open("a") as file:
+        file.write("import time\n@app.transaction\ndef go(db: Db) -> float:\n")
+        file.write("    return time.time()\n")
+    code, said = check(capsys, name)
+    line = len((place / "checked_clock.py").read_text().splitlines())
+    told = f"checked_clock.py:{line}: go: time.time: each run reads another time; use db.now\n"
+    assert code == 0
+    assert f"warning: {place}/{told}" in said
+    code, said = check(capsys, name, "--json")
+    (hazard,) = json.loads(said)["hazards"]
+    assert (code, hazard["line"], hazard["operations"]) == (0, line, ["go"])
+    assert hazard["cure"].endswith("use db.now")
+
+
 def test_a_directory_without_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = write(place, "empty")
     (place / "nothing").mkdir()

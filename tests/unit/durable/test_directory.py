@@ -32,7 +32,7 @@ class Counting(Files):
         if name not in CALLS:
             return found
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             number = len(self.calls)
             self.calls.append(name)
             if number == self._failing:
@@ -42,7 +42,7 @@ class Counting(Files):
                 if name == "close":
                     found(*arguments)
                 raise OSError(self._error, os.strerror(self._error))
-            return found(*arguments)
+            return found(*arguments, **named)
 
         return call
 

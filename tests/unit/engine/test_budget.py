@@ -12,6 +12,7 @@ import pytest
 from diptych import App, Db, Rejected, key, ordered, ref
 from diptych.control_page import PAGE_BYTES, ControlPage
 from diptych.store import words as at
+from diptych.store.compiled.handlers import INTERPRETED_CODES, failed
 from diptych.store.faults import OverBudgetNow
 from diptych.testing import Bench
 from diptych_client.errors import OverBudget
@@ -199,6 +200,17 @@ def test_a_doomed_transaction_does_not_run_again_for_memory(bench: Bench) -> Non
     assert bench.fingerprint() == before
     assert bench.needy() == 503
     assert len(runs) > 2  # once for each time that it was given memory
+
+
+def test_what_compiled_code_gives_up_is_not_run_again(bench: Bench) -> None:
+    def never(db: Db) -> None:
+        raise AssertionError("it was run")
+
+    db = bench._engine.db
+    db.space.control[at.DOOMED] = bench._engine.sequence
+    for code in INTERPRETED_CODES:
+        with pytest.raises(OverBudgetNow):
+            failed(code, never, db, ())
 
 
 def test_outside_of_frames_the_error_is_the_same(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from diptych.config import load
 from diptych.engine.sync import Published
 from diptych.memory import NONE, Region, Stamp, State, newest_complete, read_stamp, write_stamp
 from diptych.serving.resources import make_memory
-from diptych.serving.takeover import Memory, Taken, take_memory
+from diptych.serving.takeover import Memory, Request, Taken, take_memory
 
 SETTINGS = load(environment={}, flags={"tracker": "compare", "interval_ms": 0, "max_duty": 1.0})
 
@@ -34,7 +34,7 @@ def memory() -> Iterator[Memory]:
 
 
 def take(memory: Memory) -> Taken:
-    return take_memory(app, SETTINGS, memory, holders=())
+    return take_memory(app, SETTINGS, memory, Request())
 
 
 def insert(taken: Taken, count: int, amount: int) -> None:

@@ -342,6 +342,36 @@ def helped(db: Db) -> int:
     return typo(db)
 
 
+def random_of_a_float(db: Db) -> int:
+    """integers() takes ints, not float"""
+    return db.random.integers(1, 1.5)  # here
+
+
+def random_of_perhaps(db: Db) -> int:
+    """integers() takes ints, not int | None"""
+    return db.random.integers(db.thing[1].limit)  # here
+
+
+def random_of_nothing(db: Db) -> int:
+    """integers(): missing a required argument: 'low'"""
+    return db.random.integers()  # here
+
+
+def random_with_a_size(db: Db) -> float:
+    """random() takes no arguments"""
+    return db.random.random(5)  # here
+
+
+def random_by_another_name(db: Db) -> int:
+    """db.random has no 'integer'; did you mean 'integers'?"""
+    return db.random.integer(5)  # here
+
+
+def caller_read(db: Db) -> bool:
+    """db.caller is for handlers that are not compiled; leave this handler interpreted"""
+    return db.caller == "x"  # here
+
+
 REFUSED = [
     typo,
     typo_in_table,
@@ -393,6 +423,12 @@ REFUSED = [
     indexed_by_float,
     searched_list,
     compared_lists,
+    random_of_a_float,
+    random_of_perhaps,
+    random_of_nothing,
+    random_with_a_size,
+    random_by_another_name,
+    caller_read,
 ]
 
 
