@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.history import Verdict, Wrong, check
-from tests.support.ledger import Entry, app, entries_of
+from tests.support.ledger import app, table_of
 from tests.support.ledger_load import ROOT, Histories, Load
 from tests.support.wire import alive, wait_until
 
@@ -42,7 +42,6 @@ ANSWER_S = 30.0
 PAUSE_S = 0.25
 """From a server that answers again to the next fault, on average."""
 FROZEN_S = (0.05, 1.2)
-PAGE_ROWS = 10_000
 SERVER = "supervisor"
 SETTINGS: dict[str, Any] = {
     # So small that segments roll, and checkpoints are written, all the time.
@@ -78,7 +77,7 @@ class Fault:
     patient: bool
 
 
-ROLES = {"writer": 30, "gateway": 20, "reader": 20, "checkpointer": 15, SERVER: 15}
+ROLES = {"writer": 30, "gateway": 20, "reader": 20, SERVER: 15}
 FREEZE_SHARE = 0.15
 AT_ONCE_SHARE = 0.1
 
@@ -288,7 +287,8 @@ class Soak:
     def _hold_against(self, when: str) -> None:
         """All that any client saw, so far, against what is there now."""
         self._say(f"checking {when}")
-        entries, balances = self._table()
+        with self.server.client(timeout=ANSWER_S) as client:
+            entries, balances = table_of(client)
         verdict = check(self._seen.transfers, self._seen.looks, entries, balances)
         self.report.checks += 1
         self._take(verdict, when)
@@ -300,13 +300,6 @@ class Soak:
         for wrong in Wrong:
             report.wrong[wrong.name] = max(report.wrong[wrong.name], len(verdict.of(wrong)))
         report.violations += [f"{when}: {line}" for line in verdict.lines()]
-
-    def _table(self) -> tuple[list[Entry], list[int]]:
-        entries: list[Entry] = []
-        with self.server.client(timeout=ANSWER_S) as client:
-            while rows := entries_of(client.some_entries(len(entries), PAGE_ROWS)):
-                entries += rows
-            return entries, client.balances()
 
     def _check_files(self) -> None:
         """Structures, invariants and checksums, by the command that an operator would use."""

@@ -100,6 +100,24 @@ class Script:
             amount = 1_000_000
         return "transfer", (self.client, self._number, source, target, amount)
 
+    def step(self, client: Client) -> DiptychError | None:
+        """One call of a blocking client, and a question when its outcome is unknown."""
+        name, arguments = self.next()
+        began_ns = time.monotonic_ns()
+        try:
+            reply = client.reply(name, *arguments)
+        except DiptychError as error:
+            asked = Asked(time.monotonic_ns())
+            if isinstance(error, OutcomeUnknown):
+                try:
+                    asked.take(client.outcome(error.request, timeout=ASK_S))
+                except DiptychError as refused:
+                    asked.refused(refused, self.seen.errors)
+            self.failed(arguments, began_ns, error, asked)
+            return error
+        self.answered(arguments, began_ns, reply)
+        return None
+
     def answered(self, arguments: tuple[int, ...], began_ns: int, reply: Any) -> None:
         now_ns = time.monotonic_ns()
         if not arguments:
@@ -175,7 +193,7 @@ async def work(script: Script, client: AsyncClient, over: asyncio.Event) -> None
             asked = Asked(time.monotonic_ns())
             if isinstance(error, OutcomeUnknown):
                 try:
-                    asked.take(await client.using(timeout=ASK_S).outcome(error.request))
+                    asked.take(await client.outcome(error.request, timeout=ASK_S))
                 except DiptychError as refused:
                     asked.refused(refused, script.seen.errors)
             script.failed(arguments, began_ns, error, asked)
@@ -191,20 +209,7 @@ def work_blocking(
     with Client(address, timeout=script.patience_s) as client:
         connected()
         while not over.is_set():
-            name, arguments = script.next()
-            began_ns = time.monotonic_ns()
-            try:
-                reply = client.reply(name, *arguments)
-            except DiptychError as error:
-                asked = Asked(time.monotonic_ns())
-                if isinstance(error, OutcomeUnknown):
-                    try:
-                        asked.take(client.using(timeout=ASK_S).outcome(error.request))
-                    except DiptychError as refused:
-                        asked.refused(refused, script.seen.errors)
-                script.failed(arguments, began_ns, error, asked)
-            else:
-                script.answered(arguments, began_ns, reply)
+            script.step(client)
             time.sleep(script.chance.expovariate(1 / PAUSE_S))
 
 
