@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "serve an application over TCP",
     "check": "check an application, compile its handlers, and look at its data",
     "call": "run one operation of a running server",
+    "checkpoint": "have a running server write a checkpoint now",
     "import": "load rows from CSV, Parquet or Arrow files into a table",
     "export": "write tables, as of one instant, to CSV, Parquet or Arrow files",
     "doctor": "say what works on this machine, what it costs, and what to change",
