@@ -20,7 +20,7 @@ from tests.support.trouble import ACCOUNTS, CASH, app
 from tests.support.wire import Wire, alive, numbers, wait_until
 
 from diptych import App, Db, key
-from diptych.serving import supervisor, writer
+from diptych.serving import peers, supervisor, writer
 from diptych.serving.local import Server, running
 from diptych_client import (
     AsyncClient,
@@ -229,7 +229,8 @@ async def test_transactions_wait_for_the_next_writer() -> None:
 
 def test_a_gateway_that_does_not_read_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer keeps the replies that it does not take, up to a bound, and does not wait."""
-    monkeypatch.setattr(writer, "STUCK_NS", 200_000_000)
+    for module in (peers, writer):
+        monkeypatch.setattr(module, "STUCK_NS", 200_000_000)
     with running(app, readers=1) as server:
         (gateway,) = server.pids["gateway"]
         with Wire(server.address) as wire:

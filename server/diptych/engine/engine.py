@@ -40,6 +40,7 @@ from diptych.engine.requests import Found, Requests, split_key
 from diptych.engine.results import failure, packer, too_large
 from diptych.engine.system import (
     SESSION_OPEN,
+    SYSTEM_FIRST,
     gateway_transactions,
     questions,
     system_transactions,
@@ -321,9 +322,10 @@ class Engine:
         for start, stop, check in zip(bounds[:-1], bounds[1:], checks, strict=True):
             sequence += 1
             ints[at.SEQUENCE] = db.sequence = sequence
-            control[BEGAN_NS] = now_ns
-            control[EXECUTING] = sequence
             _, kind, _, number, request, session, context = HEADER.unpack_from(data, start)
+            # What belongs to the server, the last step of an import above all, may take its time.
+            control[BEGAN_NS] = now_ns if number < SYSTEM_FIRST else 0
+            control[EXECUTING] = sequence
             if session != self._session:
                 self._session, db.caller = session, self.requests.caller_of(session)
             payload, said = data[start + HEADER_BYTES : stop], sequence

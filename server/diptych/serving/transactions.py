@@ -11,6 +11,7 @@ Knows links and connections' numbers; what payloads say, only of the gateway's o
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -117,6 +118,10 @@ class Transactions:
         if entries:
             self.gateway.counts.resent += sum(e.count for e in entries if e.sends > 1)
             self.link.send_all([entry.data for entry in entries])
+
+    def forget(self, connections: Collection[int]) -> None:
+        """Drop what came from these connections, which are ended."""
+        self._unanswered.forget(connections)
 
     def lose(self) -> None:
         """The writer is gone, and with it the answers to what it was sent."""
