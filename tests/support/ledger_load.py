@@ -72,6 +72,11 @@ class Histories:
         self.errors += other.errors
 
 
+def is_patient(client: int) -> bool:
+    """Whether a client waits for long enough that nothing that happens to a server is an error."""
+    return client % 5 != 4
+
+
 class Script:
     """What one client does and saw. Used by one thread."""
 
@@ -83,7 +88,7 @@ class Script:
 
     @property
     def patience_s(self) -> float:
-        return IMPATIENT_S if self.client % 5 == 4 else PATIENT_S
+        return PATIENT_S if is_patient(self.client) else IMPATIENT_S
 
     def next(self) -> tuple[str, tuple[int, ...]]:
         """An operation and its arguments."""
@@ -140,7 +145,8 @@ class Script:
         self, arguments: tuple[int, ...], began_ns: int, error: DiptychError, asked: Asked
     ) -> None:
         if not arguments:
-            self.seen.errors[f"glance: {error.code}"] += 1
+            who = "patient" if is_patient(self.client) else "impatient"
+            self.seen.errors[f"{who}, glance: {error.code}"] += 1
             return
         # Whatever is not known to say that nothing is left behind says nothing.
         ended = Ended.UNDONE if isinstance(error, LEFT_NOTHING) else Ended.UNKNOWN
