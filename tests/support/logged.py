@@ -166,9 +166,7 @@ class Logged:
 
     def keyed(self, text: str, name: str, *arguments: Any) -> list[tuple[int, Any]]:
         payload = bytes([len(text)]) + text.encode() + msgpack.packb(arguments)
-        return self.send(
-            encode_frame(Kind.KEYED, payload, operation=NUMBERS[name], request=5), 1
-        )
+        return self.send(encode_frame(Kind.KEYED, payload, operation=NUMBERS[name], request=5), 1)
 
     def send(self, frames: bytes, count: int) -> list[tuple[int, Any]]:
         self.time_ns += STEP_NS

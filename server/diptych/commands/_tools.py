@@ -22,7 +22,7 @@ def add_target(parser: argparse.ArgumentParser, data: str) -> None:
 
 
 def target_name(target: str) -> str:
-    """The module:name that was given, or that a file of settings has. Errors: ConfigurationError."""
+    """The module:name that was given, or that a file of settings has. Errors: as `app_of`."""
     if not target.endswith(".toml"):
         return target
     settings = config.load(Path(target))
@@ -33,7 +33,9 @@ def target_name(target: str) -> str:
 
 def app_of(target: str) -> App:
     """The application that was given. Errors: ConfigurationError."""
-    return import_app(target_name(target), Path.cwd())
+
+
+return import_app(target_name(target), Path.cwd())
 
 
 def log_to_stderr(role: str) -> None:

@@ -3,12 +3,13 @@
 Loads the newest whole checkpoint that is not beyond the point, runs the log up to it, and writes a
 complete checkpoint into NEW, of a new history: clients that saw more are told so (HistoryChanged).
 The point is a transaction (--until 1200), a time (--until-time 2026-03-01T12:00:00Z, or @ and
-nanoseconds since 1970), or else the end of all that can be read: where the log is damaged, the damage.
-DIR is not changed, and needs no lock: of a running server this makes a copy of a moment ago.
+nanoseconds since 1970), or else the end of all that can be read: where the log is damaged, the
+damage. DIR is not changed, and needs no lock: of a running server this makes a copy of a moment
+ago.
 
-A log is run again by the code that wrote it. If the application's code, its tables, or a version has
-changed, that is refused; --with-changes does it all the same, and stops where an answer is not what
-it was. Exit codes: 0 NEW is made, 1 it is not, 2 wrong usage.
+A log is run again by the code that wrote it. If the application's code, its tables, or a version
+has changed, that is refused; --with-changes does it all the same, and stops where an answer is not
+what it was. Exit codes: 0 NEW is made, 1 it is not, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from diptych.engine.recovering import Recovered
 
 HELP = "make a new data directory of the data as it was at some transaction or time"
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="up to the last transaction not after it: ISO 8601 (UTC without an offset), or @ns",
     )
     parser.add_argument(
-        "--with-changes", action="store_true", help="run the log again by code that did not write it"
+        "--with-changes",
+        action="store_true",
+        help="run the log again by code that did not write it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -93,7 +96,7 @@ def time_of(text: str) -> int:
             "nanoseconds since 1970"
         ) from None
     if time.tzinfo is None:
-        time = time.replace(tzinfo=datetime.timezone.utc)
+        time = time.replace(tzinfo=datetime.UTC)
     since = time - EPOCH
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
@@ -108,14 +111,11 @@ def _tell(error: str, code: int, *, as_json: bool) -> int:
 
 def _print(done: Recovered, target: str) -> None:
     when = EPOCH + datetime.timedelta(microseconds=done.now_ns // 1000)
-    print(
-        f"{done.directory} has all up to transaction {done.sequence}, of {when:%Y-%m-%d %H:%M:%S.%f} "
-        f"UTC: {done.pages:,} pages"
-    )
-    print(
-        f"the checkpoint of transaction {done.base}, and {done.transactions:,} transactions run again "
-        f"in {done.seconds:.1f} s; history {done.history:x} begins"
-    )
+    upto = f"transaction {done.sequence}, of {when:%Y-%m-%d %H:%M:%S.%f} UTC"
+    ran = f"{done.transactions:,} transactions run again in {done.seconds:.1f} s"
+    print(f"{done.directory} has all up to {upto}: {done.pages:,} pages")
+    print(f"the checkpoint of transaction {done.base}, and {ran}")
+    print(f"history {done.history:x} begins")
     for changed in done.changed:
         print(f"run again though this changed: {changed}")
     for damage in done.damage:

@@ -3,8 +3,8 @@
 Runs what the log has between every two checkpoints again, on a copy of the older one, in a fresh
 process with another PYTHONHASHSEED, and compares all bytes with the newer one. What differs is told
 by table, column and row. Behind the newest checkpoint only the answers are compared. So a handler
-is found that depends on chance, on the order of a set, on the clock, or on what the process remembers:
-one that would make a recovery come to something else.
+is found that depends on chance, on the order of a set, on the clock, or on what the process
+remembers: one that would make a recovery come to something else.
 
 Changes nothing, and may run beside a server. Needs memory for a copy of the data. Exit codes: 0 all
 is the same, 1 something differs or is damaged, 2 wrong usage, or another application's data.

@@ -2,8 +2,8 @@
 
 Every page of the checkpoint is compared, whole: nothing is left out, since what may differ between
 two runs (the stamp of page 0) is in none. Only where the log was written on a machine that computes
-floats otherwise (`exact` is false), floats in columns may be a few units of the last place apart, and
-structures made of floats or of answers are not compared, which is said.
+floats otherwise (`exact` is false), floats in columns may be a few units of the last place apart,
+and structures made of floats or of answers are not compared, which is said.
 """
 
 from __future__ import annotations
@@ -117,14 +117,17 @@ def _apart(
     column: Column, differing: npt.NDArray[np.int64], stored: Words, again: Words
 ) -> npt.NDArray[np.int64]:
     """Those of the words of a float column that are further apart than two machines may be."""
-    kind = np.int64 if column.bits == 64 else np.int32
-    per_word = 64 // column.bits
-    pairs = [words[differing].view(kind).reshape(-1, per_word) for words in (stored, again)]
-    # As integers in the order of the floats, so that neighbours are 1 apart.
-    low = np.iinfo(kind).min
-    ordered = [np.where(bits < 0, low - bits, bits).astype(object) for bits in pairs]
-    far = np.abs(ordered[0] - ordered[1]) > ULPS
-    return differing[far.any(axis=1)]
+    before, after = (_in_order(words[differing], column.bits) for words in (stored, again))
+    high, low = np.maximum(before, after), np.minimum(before, after)
+    far = high.view(np.uint64) - low.view(np.uint64) > ULPS
+    return differing[far.reshape(len(differing), -1).any(axis=1)]
+
+
+def _in_order(words: Words, bits: int) -> Words:
+    """The floats of some words as integers in the same order, so that neighbours are 1 apart."""
+    floats = words if bits == 64 else words.view(np.int32).astype(np.int64)
+    lowest = np.int64(-1 << (bits - 1))
+    return np.where(floats < 0, lowest - floats, floats)
 
 
 def _told(part: Part, words: Iterable[int], stored: Words, again: Words) -> list[Difference]:

@@ -1,8 +1,8 @@
 """Copies of the data in this process, for tools: a checkpoint, and the log run upon it.
 
-Nothing in the directory is changed, and no lock is taken, so a server may be at work there. Capacities
-are those that the data was saved with. Of a log that is being written the end may look bad for a
-moment; it counts when it looks the same twice. Knows no commands and no processes.
+Nothing in the directory is changed, and no lock is taken, so a server may be at work there.
+Capacities are those that the data was saved with. Of a log that is being written the end may look
+bad for a moment; it counts when it looks the same twice. Knows no commands and no processes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from diptych.durable import (
 from diptych.engine import facts
 from diptych.engine.causes import Cause
 from diptych.engine.engine import Engine, Handler
+from diptych.engine.facts import Facts
 from diptych.engine.opening import Examined, examine, load
-from diptych.engine.replay import Replayed, ReplayDiffers, replay
+from diptych.engine.replay import ReplayDiffers, Replayed, replay
 from diptych.engine.survey import LOOK_S, LOOKS_MAX
 from diptych.errors import ConfigurationError, CorruptionError
 from diptych.memory import Region
@@ -55,7 +56,7 @@ class LogRead:
     ending: Ending | None
     has_log: bool
 
-    def changed(self, facts_now: facts.Facts) -> list[str]:
+    def changed(self, facts_now: Facts) -> list[str]:
         """What differs from this process, in words, each once."""
         told: dict[str, None] = {}
         for text in self.facts:
@@ -120,7 +121,7 @@ def examine_stored(checkpoint: Checkpoint, app: App) -> Examined:
     return examine(manifest, app, stored_capacities(manifest, app))
 
 
-def facts_for(app: App, manifest: Manifest) -> facts.Facts:
+def facts_for(app: App, manifest: Manifest) -> Facts:
     """The facts of this process, with the capacities of the data."""
     return facts.facts_of(app, LANE, stored_capacities(manifest, app))
 

@@ -7,6 +7,7 @@ here fails over a payload, and what is shown of one has a bound. Changes nothing
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def frames_of(record: Record) -> Iterator[LoggedFrame]:
     if record.kind is not Kind.BATCH:
         return
     starts = starts_of(np.frombuffer(record.payload, np.uint8), record.count).tolist()
-    for at, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for at, (start, stop) in enumerate(itertools.pairwise(starts)):
         header = protocol.Header.read(record.payload, start)
         payload = bytes(record.payload[start + protocol.HEADER_BYTES : stop])
         key = None

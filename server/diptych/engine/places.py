@@ -176,7 +176,9 @@ def value_shown(words: Words, table: TableLayout, column: Column, row: int) -> s
 def _parts(layout: Layout) -> Iterator[Part]:
     yield Part(0, Role.HEADER, "stamp")
     yield Part(PAGE_WORDS, Role.HEADER, "system header")
-    schema = layout.system_pages * PAGE_WORDS - -(-len(layout.schema) // (PAGE_WORDS * 8)) * PAGE_WORDS
+    schema = (
+        layout.system_pages * PAGE_WORDS - -(-len(layout.schema) // (PAGE_WORDS * 8)) * PAGE_WORDS
+    )
     yield Part(schema, Role.HEADER, "the schema's text")
     for each in layout.system_ranges:
         role = Role.REQUESTS if each in layout.requests else Role.STAGING
@@ -205,5 +207,3 @@ def _parts_of(table: TableLayout) -> Iterator[Part]:
     if table.heap_words:
         yield Part(table.heap_state, Role.HEAP, f"counters of the heap of {name}", table)
         yield Part(table.heap, Role.HEAP, f"heap of {name}", table)
-
-

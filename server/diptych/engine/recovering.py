@@ -29,6 +29,7 @@ from diptych.durable import (
 from diptych.engine.copies import Copy, LogRead, examine_stored, facts_for, opened_copy, read_log
 from diptych.engine.facts import to_text
 from diptych.engine.opening import load, save, stored_layout
+from diptych.engine.replay import ReplayDiffers
 from diptych.engine.survey import data_in
 from diptych.errors import ConfigurationError, CorruptionError
 from diptych.memory import Region
@@ -51,10 +52,6 @@ class Point:
 
     until: int | None = None
     until_time_ns: int | None = None
-
-    @property
-    def is_end(self) -> bool:
-        return self.until is None and self.until_time_ns is None
 
 
 @dataclass
@@ -92,11 +89,11 @@ class _Opened:
 def recover(
     app: App, path: Path, new: Path, point: Point, *, with_changes: bool = False
 ) -> Recovered:
-    """Make the directory `new`. With `with_changes` the log is run again by other code than wrote it;
-    what it answers is compared all the same.
+    """Make the directory `new`. With `with_changes` the log is run again by other code than wrote
+    it; what it answers is compared all the same.
 
-    Errors: Refused; ConfigurationError; CorruptionError and ReplayDiffers, when running the log again
-    does not lead to what it says; AllocationFailed; OSError.
+    Errors: Refused; ConfigurationError; CorruptionError, when running the log again does not lead
+    to what it says; AllocationFailed; OSError.
     """
     _check_new(path, new)
     for _ in range(LOOKS_MAX):
@@ -107,9 +104,7 @@ def recover(
     raise Refused(f"{path} changes faster than it can be read: try again")
 
 
-def _recover(
-    app: App, path: Path, new: Path, point: Point, *, with_changes: bool
-) -> Recovered:
+def _recover(app: App, path: Path, new: Path, point: Point, *, with_changes: bool) -> Recovered:
     damage: list[str] = []
     for checkpoint in _candidates(path, point):
         try:
@@ -178,7 +173,10 @@ def _run(
         changed = found.changed(facts_for(app, opened.manifest))
         if changed and not with_changes:
             raise Refused(_other_code(base, changed))
-        done = copy.run(path, found, until=found.runs_to)
+        try:
+            done = copy.run(path, found, until=found.runs_to)
+        except ReplayDiffers as differs:
+            raise Refused(_differs(differs)) from None
         transactions, seconds = done.transactions, done.seconds
         facts = to_text(facts_for(app, opened.manifest))
     words = opened.region.words
@@ -194,7 +192,7 @@ def _run(
         seconds,
         pages,
         max(found.last, base),
-        _left_out(path, point, found, base),
+        _left_out(path, point, found, base, damaged=bool(damage)),
         damage,
         changed,
     )
@@ -214,25 +212,29 @@ def _save(opened: _Opened, new: Path, facts: str) -> int:
         raise
 
 
-def _left_out(path: Path, point: Point, found: LogRead, base: int) -> list[str]:
+def _left_out(path: Path, point: Point, found: LogRead, base: int, *, damaged: bool) -> list[str]:
     """What there is beyond, or was, a line each."""
     told = []
     if found.last > found.runs_to:
-        told.append(f"transactions {found.runs_to + 1} to {found.last} of the log, as was asked for")
+        told.append(
+            f"transactions {found.runs_to + 1} to {found.last} of the log, as was asked for"
+        )
     ending = found.ending
     assert ending is not None
     bad = ending.state is State.DAMAGED or (ending.state is State.MISSING and found.has_log)
     if bad:
-        told.append(f"what the log had behind {found.last}: it is {ending.state.value}: {ending.where}")
+        told.append(
+            f"what the log had behind {found.last}: it is {ending.state.value}: {ending.where}"
+        )
     elif ending.state is State.TORN:
         told.append(f"what was being written when the server ended: {ending.where}")
     if point.until is not None and found.runs_to < point.until:
         told.append(
-            f"transactions {found.runs_to + 1} to {point.until}: they were asked for, and neither a "
-            "whole checkpoint nor the log has them"
+            f"transactions {found.runs_to + 1} to {point.until}: they were asked for, and neither "
+            "a whole checkpoint nor the log has them"
         )
     newest = max((each.sequence for each in data_in(path)), default=0)
-    if newest > max(found.last, base):
+    if damaged and point.until is None and newest > max(found.last, base):
         told.append(f"what the damaged checkpoint of transaction {newest} had, and the log has not")
     lock = look_at_lock(path)
     if lock is not None and lock.held:
@@ -257,8 +259,15 @@ def _no_base(path: Path, point: Point, damage: list[str]) -> str:
         return "no checkpoint that would do is whole:\n" + "\n".join(damage)
     oldest = min(each.sequence for each in all_there)
     return (
-        f"no checkpoint in {path} is that old: the oldest ends with transaction {oldest}. A backup of "
-        "the directory, with the archived files of the log, may have what is asked for"
+        f"no checkpoint in {path} is that old: the oldest ends with transaction {oldest}. A "
+        "backup of the directory, with the archived files of the log, may have what is asked for"
+    )
+
+
+def _differs(differs: ReplayDiffers) -> str:
+    return (
+        f"{differs}. `diptych verify` says more of it. --until {differs.first - 1} makes a "
+        "directory of what came before"
     )
 
 
@@ -271,7 +280,7 @@ def _other_tables(path: Path, base: int) -> str:
 
 def _other_code(base: int, changed: list[str]) -> str:
     return (
-        f"the log behind transaction {base} was written by something else: {', '.join(changed)}. Use "
-        "what wrote it; or --with-changes runs it again all the same, and stops where an answer is "
-        f"not what it was. Or give up what came after: --until {base}"
+        f"the log behind transaction {base} was written by something else: {', '.join(changed)}. "
+        "Use what wrote it; or --with-changes runs it again all the same, and stops where an "
+        f"answer is not what it was. Or give up what came after: --until {base}"
     )

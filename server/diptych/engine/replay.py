@@ -27,7 +27,13 @@ TELL_NS = 2_000_000_000
 
 
 class ReplayDiffers(CorruptionError):
-    """A handler did something else than it did when the log was written."""
+    """A handler did something else than it did when the log was written. `first`: the first of the
+    transactions among which it is.
+    """
+
+    def __init__(self, message: str, first: int) -> None:
+        super().__init__(message)
+        self.first = first
 
 
 @dataclass
@@ -72,7 +78,7 @@ def replay(
             break
         told = record.outcome
         if before is not None and told is not None and told != done.outcome:
-            differs = ReplayDiffers(_differs(engine, before))
+            differs = ReplayDiffers(_differs(engine, before), before.first)
             if on_difference is None:
                 raise differs
             on_difference(differs)

@@ -3,8 +3,9 @@ next, and from the newest to the log's end.
 
 `plan` lists the stretches of a directory; `run_stretch` runs one in this process and compares. Who
 wants module globals, caches and the order of sets to show up calls it in a fresh process with
-another PYTHONHASHSEED. Nothing is written, and a server may be at work in the directory: a checkpoint that it
-replaces meanwhile is said (CheckpointReplaced), and is for the caller to plan again.
+another PYTHONHASHSEED. Nothing is written, and a server may be at work in the directory: a
+checkpoint that it replaces meanwhile is said (CheckpointReplaced), and is for the caller to plan
+again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from diptych.durable.progress import in_mebibytes
 from diptych.engine import facts
 from diptych.engine.comparing import Compared, compare
 from diptych.engine.copies import LogRead, copy_of, facts_for, read_log
-from diptych.engine.replay import Replayed, ReplayDiffers
+from diptych.engine.replay import ReplayDiffers, Replayed
 from diptych.engine.survey import data_in
 from diptych.errors import ConfigurationError, CorruptionError
 

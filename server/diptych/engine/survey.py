@@ -138,9 +138,7 @@ def survey(path: Path, *, pages: bool = False) -> Survey:
 def _checkpoint(checkpoint: Checkpoint, *, pages: bool) -> CheckpointSeen:
     name = checkpoint.path.name
     try:
-        manifest = (
-            verify_pages(checkpoint, lambda _: None) if pages else read_outline(checkpoint)
-        )
+        manifest = verify_pages(checkpoint, lambda _: None) if pages else read_outline(checkpoint)
     except (CorruptionError, ConfigurationError, OSError) as error:
         return CheckpointSeen(name, checkpoint.sequence, checkpoint.epoch, damage=str(error))
     return CheckpointSeen(
