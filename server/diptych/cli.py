@@ -18,6 +18,10 @@ import diptych
 COMMANDS = {
     "serve": "serve an application over TCP",
     "check": "check an application, compile its handlers, and look at its data",
+    "inspect": "list what a data directory holds, and decode its log",
+    "verify": "run the log again, and compare what comes out with the checkpoints",
+    "recover": "make a new data directory of the data as it was at some transaction or time",
+    "debug": "run one logged transaction again, on the data as it was, in the debugger",
     "call": "run one operation of a running server",
     "checkpoint": "have a running server write a checkpoint now",
     "import": "load rows from CSV, Parquet or Arrow files into a table",

@@ -224,7 +224,7 @@ class RecordedSyncer:
         self._begun = Synced(self._files.file_of(fd), len(self._files.journal))
 
     def ended(self) -> bool:
-        if self._files.chance.random() < LATE_SHARE:
+        if self._begun is None or self._files.chance.random() < LATE_SHARE:
             return False
         self.wait()
         return True

@@ -365,8 +365,12 @@ class Supervisor(Processes):
         return verdict is not Verdict.STOP
 
     def _go_on_without_writer(self) -> None:
-        """The log can't be written: queries are answered on, from what was durable."""
+        """The log can't be written: queries are answered on, from what was durable.
+
+        Nor does a writer follow at the stop: what it would read and save may not be on the disk.
+        """
         self._log_failed = True
+        self._saves_left, self._code = 0, EXIT_FAILED
         log.critical("no transaction is taken until the server is started again; queries go on")
         if self._gateway is not None:
             self._gateway.control.send({"do": "log_failed"})
