@@ -101,8 +101,8 @@ async def test_the_writer() -> None:
         assert after["writer"] != before["writer"]
         assert after["gateway"] == before["gateway"]
         assert sorted(after["reader"]) == sorted(before["reader"])
-        # What was in flight has an unknown outcome; what was seen of a lost history says so.
-        assert set(load.errors) <= {"outcome_unknown", "history_changed"}
+        # What was in flight ran or runs again; what was seen of a lost history says so.
+        assert set(load.errors) <= {"history_changed"}
         with server.client() as bank:
             assert bank.total() == TOTAL
             assert bank.info()["restarts"] == {"writer": 1, "gateway": 0, "reader": 0}

@@ -12,10 +12,11 @@ from diptych.durable.checkpoint import (
     CheckpointReplaced,
     checkpoints_in,
     read_manifest,
+    read_outline,
     read_pages,
     verify_pages,
 )
-from diptych.durable.directory import DataDirectory, Ended
+from diptych.durable.directory import DataDirectory, Ended, Lock, look_at_lock
 from diptych.durable.files import Files
 from diptych.durable.log import CommandLog, DiskFull, LogBroken
 from diptych.durable.log_format import Kind, Mode
@@ -38,6 +39,7 @@ __all__ = [
     "Ending",
     "Files",
     "Kind",
+    "Lock",
     "LogBroken",
     "Manifest",
     "Mode",
@@ -50,7 +52,9 @@ __all__ = [
     "State",
     "Tail",
     "checkpoints_in",
+    "look_at_lock",
     "read_manifest",
+    "read_outline",
     "read_pages",
     "read_tail",
     "remove_covered",

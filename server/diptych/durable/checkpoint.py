@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,19 +93,30 @@ def read_pages(checkpoint: Checkpoint, region: Region, advance: Advance) -> Mani
 
 
 def verify_pages(
-    checkpoint: Checkpoint, advance: Advance, *, pacer: Pacer | None = None, cached: bool = True
+    checkpoint: Checkpoint,
+    advance: Advance,
+    *,
+    pacer: Pacer | None = None,
+    cached: bool = True,
+    look: Callable[[Extent, memoryview], None] | None = None,
 ) -> Manifest:
     """Read a whole checkpoint, and check it without keeping it. Errors: as `read_pages`.
 
-    Without `cached`, from the disk itself, as far as the system goes along.
+    Without `cached`, from the disk itself, as far as the system goes along. `look` gets each piece
+    once it is checked; it must not keep it.
     """
     manifest, table = read_table(checkpoint.path)
     space = memoryview(bytearray(pages.READ_PAGES * PAGE_BYTES))
+    current = Extent(0, 0)
 
     def place(piece: Extent) -> memoryview:
+        nonlocal current
+        current = piece
         return space[: piece.page_count * PAGE_BYTES]
 
     def done(size_bytes: int) -> None:
+        if look is not None:
+            look(current, space[:size_bytes].toreadonly())
         if pacer is not None:
             pacer.spent(size_bytes)
         advance(size_bytes)
@@ -117,6 +128,13 @@ def verify_pages(
         if not cached:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     return manifest
+
+
+def read_outline(checkpoint: Checkpoint) -> Manifest:
+    """Check all of a checkpoint but its pages, which are not read. Errors: as `read_pages`."""
+    manifest, _ = read_table(checkpoint.path)
+    with _pages_of(checkpoint.path, manifest):
+        return manifest
 
 
 def _read_manifest(fd: int, path: Path, file_bytes: int) -> Manifest:

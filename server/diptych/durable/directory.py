@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from diptych.errors import ConfigurationError
 from diptych.memory import Extent, Region
 
 LOCK = "lock"
+_LOCKS = Path("/proc/locks")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,6 +32,40 @@ class Ended(Enum):
     CLEAN = "in order"
     SAME_BOOT = "killed, and the host has run since: what it wrote to files is there"
     OTHER_BOOT = "killed, perhaps with the host: what was not synced may be gone"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What a directory's lock says, as seen by somebody who does not take it.
+
+    `held`: whether its process has it now, None where the system does not tell. `ended` and `mode`
+    are those of the last one that had it, if nobody has.
+    """
+
+    process: int
+    app: str
+    held: bool | None
+    ended: Ended
+    mode: str
+
+
+def look_at_lock(path: Path) -> Lock | None:
+    """The lock of a directory, which is neither taken nor changed; None: nobody ever had it.
+
+    Trying to take it would, for a moment, refuse it to a server that starts. Errors: OSError.
+    """
+    try:
+        fd = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        said = os.pread(fd, 1000, 0).decode(errors="replace")
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    process, _, app = said.partition("\n")[0].partition(" ")
+    number = int(process) if process.isdecimal() else 0
+    return Lock(number, app, _is_held(status, number), *_read(said))
 
 
 class DataDirectory:
@@ -152,6 +188,21 @@ def _read(said: str) -> tuple[Ended, str]:
     if state == "ended":
         return Ended.CLEAN, mode
     return (Ended.SAME_BOOT if boot_id and boot_id == _boot_id() else Ended.OTHER_BOOT), mode
+
+
+def _is_held(status: os.stat_result, process: int) -> bool | None:
+    """By the system's list of locks. Not every file system has the same device number there."""
+    try:
+        listed = [line.split() for line in _LOCKS.read_text().splitlines()]
+    except OSError:
+        return None
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    for words in listed:
+        if len(words) >= 6 and words[1] == "FLOCK":
+            where, _, inode = words[5].rpartition(":")
+            if inode == str(status.st_ino) and (where == device or words[4] == str(process)):
+                return True
+    return False
 
 
 def _boot_id() -> str:

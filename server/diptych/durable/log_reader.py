@@ -74,6 +74,11 @@ class Record:
         return self.first + self.count - 1 if self.kind is Kind.BATCH else self.first - 1
 
     @property
+    def size_bytes(self) -> int:
+        """In the file."""
+        return RECORD_BYTES + log_format.padded(len(self.payload))
+
+    @property
     def aborts(self) -> list[tuple[int, int]]:
         """(sequence number, cause) of an ABORTS record; [] of others."""
         return log_format.unpack_aborts(self.payload) if self.kind is Kind.ABORTS else []
@@ -142,6 +147,30 @@ class Tail:
             pass
         assert self.ending is not None
         return self.ending
+
+    def again(self) -> bool:
+        """Go on behind the last record, to those that were written since. Whether there may be any;
+        then it can be iterated anew. It was read to its end. Errors: OSError.
+        """
+        known = self._segments
+        self._segments = segments(self.path, self._files)
+        if self.place is None:
+            self.ending = None
+            self._begin()
+            self._records = self._walk()
+            return self.ending is None
+        if self.place.segment not in self._segments:  # removed meanwhile, which reading it tells
+            self._segments.insert(0, self.place.segment)
+        if self._segments == known and not self._is_written(self.place):
+            return False
+        self.ending, self.cut = None, []
+        self._records = self._walk()
+        return True
+
+    def _is_written(self, place: Place) -> bool:
+        """Whether there is anything behind the last record, by its first bytes."""
+        with opened(self._files, place.segment.path) as fd:
+            return not is_zero(self._files.read(fd, RECORD_BYTES, place.offset))
 
     def _begin(self) -> None:
         """Find the segment that holds the record after `after`, if any does."""

@@ -20,9 +20,10 @@ import json
 import logging
 import zlib
 from collections import deque
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diptych.durable import Files
 
@@ -167,16 +168,33 @@ class Attempts:
 
     def _read(self, path: Path) -> None:
         try:
-            told = json.loads(path.read_bytes())
-            checksum = told.pop("checksum")
-            if checksum != zlib.crc32(_text(told)) or told["format"] != FORMAT:
-                raise ValueError("its checksum or its format is another")
-            self._counts = {int(sequence): count for sequence, count in told["counts"].items()}
-            self._killed_at, self._kills = told["killed"]["sequence"], told["killed"]["times"]
+            stored = read_attempts(path)
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("%s can't be used, and counts begin anew: %r", path, error)
+        except (OSError, ValueError) as error:
+            log.warning("%s can't be used, and counts begin anew: %s", path, error)
+        else:
+            self._counts, self._killed_at, self._kills = dict(stored.counts), *stored.killed
+
+
+class Stored(NamedTuple):
+    """What the file says: counts by transaction; where the last deaths were, and how many."""
+
+    counts: Mapping[int, int]
+    killed: tuple[int, int]
+
+
+def read_attempts(path: Path) -> Stored:
+    """Errors: OSError; ValueError when it can't be used."""
+    try:
+        told = json.loads(path.read_bytes())
+        checksum = told.pop("checksum")
+        if checksum != zlib.crc32(_text(told)) or told["format"] != FORMAT:
+            raise ValueError("its checksum or its format is another")
+        counts = {int(sequence): int(count) for sequence, count in told["counts"].items()}
+        return Stored(counts, (int(told["killed"]["sequence"]), int(told["killed"]["times"])))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is not what it should be: {error!r}") from None
 
 
 def _text(told: dict[str, Any]) -> bytes:

@@ -81,13 +81,15 @@ class Situation:
 
 @dataclass(frozen=True)
 class Details:
-    """What the texts are told with; nothing is decided by it.
+    """What the texts are told with; nothing is decided by it. `app` and `data` as a command line
+    has them.
 
     `base`: the transaction that image or checkpoint ends with; `until`: the last one that can be
     had. `where`: the torn or bad place of the log; `newest`: name of the newest checkpoint;
     `changed`: what `facts.differences` says.
     """
 
+    app: str = "APP"
     data: str = "DIR"
     base: int = 0
     until: int = 0
@@ -161,18 +163,18 @@ class Row:
 
 
 _RECOVER = (
-    "`diptych recover {data} --until {until} --to NEW` makes a new directory, with a history of "
-    "its own, of all up to transaction {until}"
+    "`diptych recover {app} {data} --until {until} --to NEW` makes a new directory, with a "
+    "history of its own, of all up to transaction {until}"
 )
 _GIVE_UP = (
-    "`diptych recover {data} --until {base} --to NEW` makes a new directory, with a history of "
-    "its own, of all up to transaction {base}, and gives up what came after it"
+    "`diptych recover {app} {data} --until {base} --to NEW` makes a new directory, with a history "
+    "of its own, of all up to transaction {base}, and gives up what came after it"
 )
 _CHANGED = (
     "start once what wrote the log, stop it cleanly, and start this then. Or give the tail up: "
     + _GIVE_UP
 )
-_CHECK = "`diptych check APP --data {data}` reads every checkpoint and says what is wrong"
+_CHECK = "`diptych check {app} --data {data}` reads every checkpoint and says what is wrong"
 
 TABLE = (
     # A writer died and left an image: nothing of the directory is needed but the log.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,13 @@ TELL_NS = 2_000_000_000
 
 
 class ReplayDiffers(CorruptionError):
-    """A handler did something else than it did when the log was written."""
+    """A handler did something else than it did when the log was written. `first`: the first of the
+    transactions among which it is.
+    """
+
+    def __init__(self, message: str, first: int) -> None:
+        super().__init__(message)
+        self.first = first
 
 
 @dataclass
@@ -48,11 +54,13 @@ def replay(
     until: int | None = None,
     until_time_ns: int | None = None,
     total: int = 0,
+    on_difference: Callable[[ReplayDiffers], None] | None = None,
 ) -> Replayed:
     """Run all of `records` that `engine` has not run yet; up to transaction `until`, or a time.
 
     Records that end before the engine's number are passed over, and one is run in part where the
-    data ends within it. `total`: how many transactions there are, for progress. Errors:
+    data ends within it. `total`: how many transactions there are, for progress. `on_difference` is
+    told of what ends differently, which else raises, and the replay goes on. Errors:
     ReplayDiffers; CorruptionError when records don't follow the data.
     """
     done = Replayed()
@@ -70,14 +78,18 @@ def replay(
             break
         told = record.outcome
         if before is not None and told is not None and told != done.outcome:
-            raise ReplayDiffers(_differs(engine, before))
+            differs = ReplayDiffers(_differs(engine, before), before.first)
+            if on_difference is None:
+                raise differs
+            on_difference(differs)
         whole = record.first == engine.sequence + 1 and (until is None or last <= until)
+        first = engine.sequence + 1
         _run(engine, record, last if until is None else min(last, until))
         done.records += 1
         done.outcome = engine.outcome if whole else None
         done.last_time_ns = record.time_ns
         before = record if whole else None
-        done.transactions += last - record.first + 1
+        done.transactions += engine.sequence - first + 1
         now_ns = time.monotonic_ns()
         if now_ns - told_ns > TELL_NS:
             told_ns = now_ns

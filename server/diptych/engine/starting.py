@@ -9,6 +9,7 @@ processes.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,8 +148,10 @@ def look_at_log(directory: DataDirectory, base: Base) -> LogFound:
     return LogFound(tail, state, last, unproven, ending.where, skip, tail.facts)
 
 
-def decide_on(base: Base, found: LogFound, directory: DataDirectory, facts_now: str) -> Decision:
-    """What the table says about all this."""
+def decide_on(
+    base: Base, found: LogFound, directory: DataDirectory, facts_now: str, target: str = ""
+) -> Decision:
+    """What the table says about all this. `target`: what a command line calls the application."""
     changed: list[str] = []
     if found.facts and found.facts != facts_now:
         changed = facts.differences(facts.from_text(found.facts), facts.from_text(facts_now))
@@ -161,7 +164,8 @@ def decide_on(base: Base, found: LogFound, directory: DataDirectory, facts_now: 
         ended=recovery.Ended[directory.ended.name],
     )
     details = Details(
-        data=str(directory.path),
+        app=shlex.quote(target or "APP"),
+        data=shlex.quote(str(directory.path)),
         base=base.sequence,
         until=found.last,
         where=found.where,
@@ -202,9 +206,11 @@ def run_log(
     found: LogFound,
     command_log: AnyLog,
     set_aside: Iterable[int],
+    target: str = "",
 ) -> Replayed:
     """Replay what the log has beyond the engine's data; the log says first what is set aside.
 
+    `target`: what a command line calls the application.
     Afterwards everything in the log is durable. Errors: CorruptionError, LogBroken, DiskFull.
     """
     skip = dict(found.skip)
@@ -218,8 +224,8 @@ def run_log(
             raise CorruptionError(
                 f"transaction {sequence} ends the writer, and was executed before: it may have "
                 "been answered, so it can't be set aside. `diptych recover "
-                f"{directory.path} --until {sequence - 1} --to NEW` makes a directory of all "
-                "before it"
+                f"{shlex.quote(target or 'APP')} {shlex.quote(str(directory.path))} "
+                f"--until {sequence - 1} --to NEW` makes a directory of all before it"
             )
         log.error("transaction %d is set aside: it ended the writer, repeatedly", sequence)
         skip[sequence] = Cause.SET_ASIDE

@@ -36,6 +36,7 @@ from diptych.durable import (
     read_manifest,
     verify_pages,
 )
+from diptych.durable.log_removal import remove_covered
 from diptych.errors import ConfigurationError, CorruptionError
 from diptych.memory import PAGE_BYTES, Region, State, read_stamp
 from diptych.serving.channel import CheckpointDone, CheckpointImage, CheckpointWanted, Internal
@@ -347,6 +348,33 @@ class Checkpointer:
             manifest.page_count,
             time.monotonic() - began_s,
         )
+        self._let_log_go()
+
+    def _let_log_go(self) -> None:
+        """Files of the log go that the newest two checkpoints cover, if both were found whole.
+
+        What another history's checkpoints cover may be needed to come back to that one.
+        """
+        newest = self._store.checkpoints()[-2:]
+        whole = [each for each in newest if each.path.name in self._scrubbed]
+        if len(whole) < 2:
+            return
+        settings = self._settings
+        try:
+            if any(read_manifest(each.path).history != self._history for each in whole):
+                return
+            removed = remove_covered(
+                self._store.path,
+                whole[0].sequence,
+                archive=settings.archive,
+                archive_command=settings.archive_command,
+            )
+        except (OSError, CorruptionError, ConfigurationError) as error:
+            log.warning("files of the log stay that are not needed any more: %s", error)
+            return
+        if removed.names:
+            told = "the log until transaction %d is not needed any more: removed %s"
+            log.info(told, whole[0].sequence, ", ".join(removed.names))
 
     def _stop_reading(self, _: int) -> None:
         if self._final:

@@ -353,20 +353,11 @@ class Gateway:
         if before not in (0, writer.history):
             log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
             self._fail(self.queries.new_writer("the server recovered to an earlier state"))
-            self._end_sessions()
+            self.sessions.end()
         if self.queries.wanted:
             self._tell_writer(channel.wanted(self.queries.wanted))
         self.transactions.meet()
         self._accept_when_ready()
-
-    def _end_sessions(self) -> None:
-        """The writer may not know them any more: their clients connect again, to the same session
-        or a new one, and know by that what they may send again.
-        """
-        ended = [c for c in self._connections.values() if c.session]
-        self.transactions.forget({connection.number for connection in ended})
-        for connection in ended:
-            connection.abort()
 
     def writer_lost(self, link: WriterLink) -> None:
         """The writer is gone, and with it what was asked of it."""

@@ -149,7 +149,7 @@ class _Takeover:
             app, directory, self.region, settings.capacities, self._empty_region
         )
         found = look_at_log(directory, base)
-        decision = decide_on(base, found, directory, facts)
+        decision = decide_on(base, found, directory, facts, settings.app)
         if decision.action is Action.REFUSE:
             raise ConfigurationError("\n".join([*base.damage, decision.message]))
         log.info("%s", decision.why)
@@ -180,7 +180,7 @@ class _Takeover:
             return self._taken(engine, mirror, command_log)
         self._control(engine)
         set_aside = self.request.set_aside
-        done = run_log(engine, directory, base, found, command_log, set_aside)
+        done = run_log(engine, directory, base, found, command_log, set_aside, settings.app)
         if decision.new_history:
             log.warning("what was answered last may be missing: a new history begins")
             engine.region.words[at.HISTORY] = history

@@ -11,7 +11,6 @@ Knows links and connections' numbers; what payloads say, only of the gateway's o
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -119,9 +118,9 @@ class Transactions:
             self.gateway.counts.resent += sum(e.count for e in entries if e.sends > 1)
             self.link.send_all([entry.data for entry in entries])
 
-    def forget(self, connections: Collection[int]) -> None:
-        """Drop what came from these connections, which are ended."""
-        self._unanswered.forget(connections)
+    def forget_sessions(self) -> None:
+        """Drop what came on sessions, whose numbers the next writer may have given to others."""
+        self._unanswered.forget_sessions()
 
     def lose(self) -> None:
         """The writer is gone, and with it the answers to what it was sent."""

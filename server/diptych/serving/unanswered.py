@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from diptych.engine.system import OUTCOME, OUTCOME_OF_KEY, SESSION_OPEN, SESSIONS_TOUCH
@@ -114,10 +114,10 @@ class Unanswered:
             expired.append(entry)
         return expired
 
-    def forget(self, connections: Collection[int]) -> None:
-        """Drop what came from these: whoever sent it is about to send it again."""
+    def forget_sessions(self) -> None:
+        """Drop what came on a session: whoever sent it is about to send it again."""
         for entry in self.take_all():
-            if entry.connection not in connections:
+            if not HEADER.unpack_from(entry.data)[5]:
                 self.put(entry)
 
     def take_all(self) -> list[Entry]:

@@ -25,6 +25,7 @@ SITUATIONS = [
     Situation(*values) for values in itertools.product(Images, Mode, Checkpoints, Tail, Code, Ended)
 ]
 DETAILS = Details(
+    app="bank:app",
     data="/srv/bank",
     base=1200,
     until=1305,
@@ -194,7 +195,11 @@ def of(
 @pytest.mark.parametrize(
     ("decision", "action", "words"),
     [
-        (of(Tail.DAMAGED), Action.REFUSE, "`diptych recover /srv/bank --until 1305 --to NEW`"),
+        (
+            of(Tail.DAMAGED),
+            Action.REFUSE,
+            "`diptych recover bank:app /srv/bank --until 1305 --to NEW`",
+        ),
         (of(Tail.DAMAGED), Action.REFUSE, "log-1201.diptych, byte 4096"),
         (of(Tail.GAP), Action.REFUSE, "archive"),
         (of(Tail.NO_LOG), Action.REFUSE, "--until 1200 --to NEW"),
@@ -208,7 +213,7 @@ def of(
         (
             of(Tail.RECORDS, checkpoints=Checkpoints.ALL_DAMAGED),
             Action.REFUSE,
-            "`diptych check APP --data /srv/bank`",
+            "`diptych check bank:app --data /srv/bank`",
         ),
         (of(Tail.RECORDS, checkpoints=Checkpoints.NONE), Action.REFUSE, "move the files"),
         (of(Tail.TORN), Action.CUT_AND_REPLAY, "cut off: log-1201.diptych, byte 4096"),
