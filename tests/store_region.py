@@ -160,17 +160,15 @@ def lay_out(*plans: TablePlan, undo_words: int = 1 << 16) -> StoreRegion:
             settings |= _describe_index(index, x, t, states)
             settings[x + at.X_NODES] = take(index.nodes * at.NODE_WORDS)
             states += at.STATE_WORDS
-    words = np.zeros(position + at.S_UNDO + undo_words + 1 + at.CONTROL_WORDS, np.int64)
+    words = np.zeros(position + at.S_UNDO + undo_words + 1, np.int64)
     for where, value in settings.items():
         words[where] = value
-    control = len(words) - at.CONTROL_WORDS
-    guards.append(control - 1)
+    guards.append(len(words) - 1)
     words[guards] = GUARD
     words[at.SCRATCH] = position
     words[at.SEED] = SEED_FOR_TESTS
     words[at.SEQUENCE] = 1
     words[position + at.S_UNDO_LIMIT] = undo_words
-    words[position + at.S_CONTROL] = control
     return StoreRegion(words, position, tables, guards)
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "recover": "make a new data directory of the data as it was at some transaction or time",
     "debug": "run one logged transaction again, on the data as it was, in the debugger",
     "call": "run one operation of a running server",
+    "checkpoint": "have a running server write a checkpoint now",
     "import": "load rows from CSV, Parquet or Arrow files into a table",
     "export": "write tables, as of one instant, to CSV, Parquet or Arrow files",
     "doctor": "say what works on this machine, what it costs, and what to change",

@@ -20,19 +20,8 @@ from diptych.serving import supervisor
 from diptych.serving.local import running
 from diptych.serving.reader import ReaderPlan
 from diptych.serving.reader import main as read
-from diptych_client import Client, HistoryChanged
 
 TOTAL = ACCOUNTS * CASH
-
-
-def history_changes(client: Client) -> bool:
-    """Whether calls tell that numbers of transactions mean something else from now on."""
-    for _ in range(1000):
-        try:
-            client.total()
-        except HistoryChanged:
-            return True
-    return False
 
 
 def bank(version: int = 1, *, more: bool = False, changed: bool = False) -> App:
@@ -75,18 +64,17 @@ def bank(version: int = 1, *, more: bool = False, changed: bool = False) -> App:
 def test_what_was_there_is_there_again(tmp_path: Path) -> None:
     data = tmp_path / "made" / "here"
     with running(app, readers=1, data=data) as server, server.client() as client:
-        assert f"saved to {data} at a clean stop" in server.log()
+        assert f"leaves when its transaction is on the disk, in {data}" in server.log()
         for number in range(1, 11):
-            client.transfer(number, number + 1, number)
+            last = client.reply("transfer", number, number + 1, number).sequence
         balances = [client.balance(number) for number in range(1, ACCOUNTS + 1)]
         client.close()
         assert server.stop() == 0
         assert "ended in order" in server.log()
-    (checkpoint,) = checkpoints_in(data)
-    assert checkpoint.sequence == 11
+    assert [checkpoint.sequence for checkpoint in checkpoints_in(data)] == [1, last]
     with running(app, readers=1, data=data) as server, server.client() as client:
         assert [client.balance(number) for number in range(1, ACCOUNTS + 1)] == balances
-        assert client.reply("transfer", 1, 2, 1).sequence == 12
+        assert client.reply("transfer", 1, 2, 1).sequence > last
         assert client.total() == TOTAL
 
 
@@ -95,11 +83,11 @@ def test_nothing_new_is_not_saved_again(tmp_path: Path) -> None:
         with running(app, readers=1, data=tmp_path) as server:
             assert server.stop() == 0
             log = server.log()
-    assert "nothing to save" in log
+        assert "nothing to save" in log
     assert len(checkpoints_in(tmp_path)) == 1
 
 
-def test_a_start_begins_a_new_history(tmp_path: Path) -> None:
+def test_a_start_after_a_clean_stop_goes_on_with_the_history(tmp_path: Path) -> None:
     address = "127.0.0.1:0"
     with running(app, readers=1, data=tmp_path, listen=[address]) as server:
         client = server.client()
@@ -107,7 +95,7 @@ def test_a_start_begins_a_new_history(tmp_path: Path) -> None:
         address = server.address
         assert server.stop() == 0
     with running(app, readers=1, data=tmp_path, listen=[address]):
-        assert history_changes(client)
+        assert client.balance(1) == CASH - 5
         client.close()
 
 
@@ -138,11 +126,11 @@ def test_a_writer_that_is_replaced_goes_on_and_saves(tmp_path: Path) -> None:
         client.transfer(1, 2, 5)
         assert client.balance(1) == CASH - 5  # so an image has it
         os.kill(server.pids["writer"][0], signal.SIGKILL)
-        assert history_changes(client)
-        assert client.balance(1) == CASH - 5
+        client.transfer(1, 2, 5)
+        assert client.balance(1) == CASH - 10
         assert server.stop() == 0
     with running(app, readers=1, data=tmp_path) as server, server.client() as client:
-        assert client.balance(1) == CASH - 5
+        assert client.balance(1) == CASH - 10
 
 
 def test_a_writer_killed_at_the_stop_is_replaced_to_save(tmp_path: Path) -> None:
@@ -226,8 +214,8 @@ def test_other_differences_are_refused_exactly_and_migrated_on_demand(tmp_path: 
         pass
 
 
-def test_serve_says_what_is_wrong_and_ends_with_2_or_1(tmp_path: Path) -> None:
-    """As a person runs it: damage is 1, a schema that does not fit is 2, nothing is changed."""
+def test_serve_says_what_is_wrong_and_ends_with_2(tmp_path: Path) -> None:
+    """As a person runs it: damage, or a schema that does not fit; nothing is changed."""
     source = """
         from diptych import App, Db, key
         app = App("bank")
@@ -273,6 +261,6 @@ def test_serve_says_what_is_wrong_and_ends_with_2_or_1(tmp_path: Path) -> None:
     damaged_bytes = pages_file(checkpoint).read_bytes()
     damaged = serve()
     _, said = damaged.communicate(timeout=60)
-    assert damaged.returncode == 1, said
+    assert damaged.returncode == 2, said
     assert f"{checkpoint.path} is damaged: pages-1.diptych: page 1" in said
     assert pages_file(checkpoint).read_bytes() == damaged_bytes

@@ -22,9 +22,9 @@ from tests.support.wire import wait_until
 from tests.unit.durable.checkpoints import load, save, words_of
 from tests.unit.durable.test_directory import Counting
 
-from diptych.durable import DataDirectory, Files, checkpoints_in, read_manifest
+from diptych.durable import CheckpointStore, DataDirectory, Files, checkpoints_in, read_manifest
 from diptych.errors import ConfigurationError
-from diptych.serving import writer
+from diptych.serving import checkpointer
 from diptych.serving.local import running
 from diptych.serving.spawn import fork_quietly
 
@@ -170,44 +170,35 @@ class Full(Files):
         raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_at_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("durability", "kept"), [("fsync", "in the log"), ("none", "lost")])
+def test_a_full_disk_at_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, kept: str
+) -> None:
     """The end is an error that says so, and the older data is there."""
     with running(app, readers=1, data=tmp_path) as server:
         server.stop()
     (before,) = checkpoints_in(tmp_path)
-    really_open = DataDirectory.open.__func__  # type: ignore[attr-defined]  # of a class method
-
-    def open_full(path: Path, name: str) -> DataDirectory:
-        directory: DataDirectory = really_open(DataDirectory, path, name, Full())
-        return directory
-
     with monkeypatch.context() as patch:
-        patch.setattr(DataDirectory, "open", open_full)
-        with running(app, readers=1, data=tmp_path) as server:
+        patch.setattr(checkpointer, "CheckpointStore", lambda path: CheckpointStore(path, Full()))
+        with running(app, readers=1, data=tmp_path, durability=durability) as server:
             with server.client() as client:
                 client.transfer(1, 2, 5)
             assert server.stop() == 1
             log = server.log()
     assert f"not saved to {tmp_path}: [Errno 28] No space left" in log
-    assert f"it has {before.path.name}, and what came after it is lost" in log
+    assert f"it has {before.path.name}, and what came after it is {kept}" in log
     assert checkpoints_in(tmp_path) == [before]
-    with running(app, readers=1, data=tmp_path) as server, server.client() as client:
-        assert client.balance(1) == CASH
 
 
-def test_the_server_is_killed_while_it_saves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with running(app, readers=1, data=tmp_path / "data") as server:
-        server.stop()
+def test_a_second_signal_while_it_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saving = tmp_path / "saving"
 
-    def save_for_ever(*given: Any) -> None:
+    def save_for_ever(*_: Any) -> None:
         saving.touch()
         signal.pause()
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "save", save_for_ever)
+        patch.setattr(checkpointer.Checkpointer, "_checkpoint", save_for_ever)
         with running(app, readers=1, data=tmp_path / "data") as server:
             with server.client() as client:
                 client.transfer(1, 2, 5)
@@ -220,4 +211,27 @@ def test_the_server_is_killed_while_it_saves(
             assert "what is not saved is lost" in server.log()
     with running(app, readers=1, data=tmp_path / "data") as server, server.client() as client:
         assert client.total() == ACCOUNTS * CASH
-        assert client.balance(1) == CASH
+
+
+def test_the_checkpointer_is_killed_over_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one writes it."""
+    once = tmp_path / "once"
+    really = checkpointer.Checkpointer._checkpoint
+
+    def killed_once(this: checkpointer.Checkpointer) -> object:
+        if not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return really(this)
+
+    monkeypatch.setattr(checkpointer.Checkpointer, "_checkpoint", killed_once)
+    with running(app, readers=1, data=tmp_path / "data") as server:
+        with server.client() as client:
+            client.transfer(1, 2, 5)
+        assert server.stop() == 0
+        assert "checkpointer" in server.log()
+    assert once.exists(), "the fault never came"
+    with running(app, readers=1, data=tmp_path / "data") as server, server.client() as client:
+        assert client.balance(1) == CASH - 5

@@ -24,7 +24,7 @@ from diptych_client.protocol import HEADER_BYTES, Header, Kind
 DAY_NS = 24 * 3600 * 1_000_000_000
 WINDOW = 1024
 ENTRY_BYTES = 40
-ANSWER_BYTES_MAX = SMALL["ANSWERS_BYTES"] // 4 - ENTRY_BYTES
+LONG_BYTES = SMALL["ANSWERS_BYTES"] // 4 - ENTRY_BYTES  # what the small ring still takes
 INLINE_BYTES = 88
 CALLERS = ("", "ann")
 
@@ -57,7 +57,9 @@ class Session:
 class Model:
     """What should happen to each frame, one after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, ring_bytes: int = SMALL["ANSWERS_BYTES"]) -> None:
+        self.ring_bytes = ring_bytes
+        self.answer_bytes_max = min(1 << 20, ring_bytes // 4 - ENTRY_BYTES)
         self.sequence = 0
         self.now_ns = 0
         self.rows: list[str] = []
@@ -73,7 +75,7 @@ class Model:
     # The ring.
 
     def place(self, size_bytes: int) -> int:
-        ring = SMALL["ANSWERS_BYTES"]
+        ring = self.ring_bytes
         size = ENTRY_BYTES + -(-size_bytes // 8) * 8
         if self.head % ring + size > ring:
             self.head += ring - self.head % ring
@@ -81,7 +83,7 @@ class Model:
         return spot
 
     def kept(self, answer: Answer) -> bool:
-        return not answer.spot or answer.spot >= self.head - SMALL["ANSWERS_BYTES"]
+        return not answer.spot or answer.spot >= self.head - self.ring_bytes
 
     # Sessions.
 
@@ -111,6 +113,11 @@ class Model:
 
     # Handlers.
 
+    def too_large(self, size: int) -> int:
+        """Bytes of the error that says so."""
+        told = f"the result has {size:,} bytes; {self.answer_bytes_max:,} at most can be sent"
+        return len(msgpack.packb({"code": "result_too_large", "message": told}))
+
     def execute(self, name: str, arguments: tuple[Any, ...], caller: str) -> tuple[Any, int]:
         """Value, and bytes of its payload."""
         if name == "put":
@@ -122,8 +129,8 @@ class Model:
         if name == "who":
             return caller, len(msgpack.packb(caller))
         size = len(msgpack.packb(arguments[0] * arguments[1]))
-        if size > ANSWER_BYTES_MAX:
-            return error("result_too_large"), -size
+        if size > self.answer_bytes_max:
+            return error("result_too_large"), self.too_large(size)
         self.rows.append(arguments[0])
         return arguments[0] * arguments[1], size
 
@@ -157,7 +164,7 @@ class Model:
             return self.refused("identity_conflict") if conflict else known
         value, size = self.execute(name, arguments, self.sessions[session].caller)
         answer = Answer(value, self.sequence, NUMBERS[name], asked)
-        return self.remember(session, request, answer, size if size >= 0 else too_large(-size))
+        return self.remember(session, request, answer, size)
 
     def outcome(self, asker: int, session: int, request: int) -> Answer:
         if session not in self.sessions:
@@ -211,7 +218,7 @@ class Model:
             return found
         value, size = self.execute(name, arguments, caller)
         answer = Answer(value, self.sequence, NUMBERS[name], asked)
-        return self.remember_key((caller, key), answer, size if size >= 0 else too_large(-size))
+        return self.remember_key((caller, key), answer, size)
 
     def outcome_of_key(self, asker: int, key: str) -> Answer:
         caller = self.sessions[asker].caller if asker in self.sessions else ""
@@ -225,11 +232,6 @@ class Model:
 BURNT_BYTES = len(
     msgpack.packb({"code": "not_executed", "message": "it did not run, and never will"})
 )
-
-
-def too_large(size: int) -> int:
-    message = f"the result has {size:,} bytes; {ANSWER_BYTES_MAX:,} at most can be sent"
-    return len(msgpack.packb({"code": "result_too_large", "message": message}))
 
 
 class Callers:
@@ -272,7 +274,7 @@ class Callers:
                 ("put", (text,)),
                 ("refuse", (text,)),
                 ("who", ()),
-                ("repeat", (text, self.draws.choice([5, 86, 87, 300, ANSWER_BYTES_MAX, 981]))),
+                ("repeat", (text, self.draws.choice([5, 86, 87, 300, LONG_BYTES, 981]))),
             ]
         )
 
@@ -358,8 +360,9 @@ def in_pieces(rig: Rig, time_ns: int, frames: list[bytes], draws: random.Random)
     rig.engine.replies.clear()
 
 
-def run_one(seed: int, steps: int) -> None:
-    model, rig, pieces = Model(), Rig(**SMALL), Rig(**SMALL)
+def run_one(seed: int, steps: int, ring_bytes: int = SMALL["ANSWERS_BYTES"]) -> None:
+    chosen = SMALL | {"ANSWERS_BYTES": ring_bytes}
+    model, rig, pieces = Model(ring_bytes), Rig(**chosen), Rig(**chosen)
     draws = random.Random(seed)
     copy, copied = rig.copy(), 0
     for time_ns, batch in batches(seed, steps, model):
@@ -388,6 +391,11 @@ def run_one(seed: int, steps: int) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_callers_who_try_again(seed: int) -> None:
     run_one(seed, 400)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_ring_that_has_not_all_of_its_memory(seed: int) -> None:
+    run_one(seed, 400, ring_bytes=4 << 20)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 120))

@@ -4,7 +4,8 @@ A schedule writes pages again and again (few pages, so that they meet in every s
 pre-copies while the owner writes on, abandons syncs, loses tracking, grows, and cuts. A cut may be
 committed at once, or after any of the other steps. Each committed image must equal what the region
 was at its cut, byte for byte. The obvious wrong rules run through the same schedules, and must be
-caught.
+caught. So are copies kept elsewhere, in two slots, by the pages alone that changed since a slot's
+last one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import itertools
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +46,8 @@ STEPS = (
     "sync",
     "cut",
     "commit",
+    "copy",
+    "copy",
     "grow",
     "lose",
 )
@@ -142,6 +146,9 @@ class Schedule:
         self.value = 1
         self.wrong = 0
         self.compared = 0
+        self.copies = [np.zeros(PAGES * 512, np.int64) for _ in range(2)]
+        self.copied_pages = [0, 0]  # how many each has, the stamp left out: extents grow at the end
+        self.stale = 0
 
     def run(self, steps: int) -> Schedule:
         for _ in range(steps):
@@ -223,6 +230,23 @@ class Schedule:
         self.compared += 1
         self.wrong += self.content(self.images[image])[: len(expected)] != expected
 
+    def copy(self) -> None:
+        """Bring one of the copies up to the current image. It knows what it had."""
+        if self.mirror.current == NONE:
+            return
+        slot, image = self.choose(2), self.images[self.mirror.current].words
+        if self.choose(10) == 0:
+            self.mirror.forget_changes(slot)
+        pages = self.mirror.changed(slot)
+        whole = np.arange(1, self.grown)
+        new = whole if pages is None else np.append(pages, whole[self.copied_pages[slot] :])
+        self.copied_pages[slot] = whole.size
+        for page in new.tolist():
+            part = slice(page * 512, page * 512 + 512)
+            self.copies[slot][part] = image[part]
+        part = slice(512, self.grown * 512)
+        self.stale += not np.array_equal(self.copies[slot][part], image[part])
+
     def grow(self) -> None:
         if self.grown < PAGES and self.choose(2):
             if self.choose(2):  # the owner may have written before it asks
@@ -245,21 +269,25 @@ def test_every_image_equals_the_region(
     schedule = Schedule(lambda n: data.draw(st.integers(0, n - 1)), Mirror, tracker_kind)
     schedule.run(steps)
     schedule.close()
-    assert schedule.wrong == 0
+    assert (schedule.wrong, schedule.stale) == (0, 0)
 
 
-def wrong_images(kind: type[Mirror], tracker_kind: type[KernelTracker], schedules: int) -> int:
-    wrong = 0
+def wrong_and_stale(
+    kind: type[Mirror], tracker_kind: type[KernelTracker], schedules: int
+) -> tuple[int, int]:
+    """Images that are not the region, and copies that are not the image."""
+    wrong = stale = 0
     for seed in range(schedules):
         schedule = Schedule(random.Random(seed).randrange, kind, tracker_kind).run(120)
         schedule.close()
         wrong += schedule.wrong
-    return wrong
+        stale += schedule.stale
+    return wrong, stale
 
 
 @pytest.mark.parametrize("tracker_kind", [KernelTracker, CompareTracker])
 def test_long_schedules_with_the_right_rule(tracker_kind: type[KernelTracker]) -> None:
-    assert wrong_images(Mirror, tracker_kind, 60) == 0
+    assert wrong_and_stale(Mirror, tracker_kind, 60) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -275,4 +303,17 @@ def test_long_schedules_with_the_right_rule(tracker_kind: type[KernelTracker]) -
     ],
 )
 def test_the_wrong_rules_are_caught(kind: type[Mirror]) -> None:
-    assert wrong_images(kind, KernelTracker, 30) > 0
+    assert wrong_and_stale(kind, KernelTracker, 30)[0] > 0
+
+
+class MissingForChangedMirror(Mirror):
+    """Wrong: a copy is told what some image lacked, as if that were what changed for the copy."""
+
+    def changed(self, slot: int) -> Pages | None:
+        pages = super().changed(slot)
+        return None if pages is None else self._missing[slot].pages()
+
+
+def test_a_wrong_rule_for_copies_is_caught() -> None:
+    wrong, stale = wrong_and_stale(MissingForChangedMirror, KernelTracker, 30)
+    assert (wrong, stale > 0) == (0, True)

@@ -17,6 +17,7 @@ import os
 import random
 import select
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -29,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.history import Verdict, Wrong, check
-from tests.support.ledger import Entry, app, entries_of
-from tests.support.ledger_load import ROOT, Histories, Load
+from tests.support.ledger import app, table_of
+from tests.support.ledger_load import ROOT, Histories, Load, is_patient
 from tests.support.wire import alive, wait_until
 
 from diptych.serving.local import Server, start
@@ -42,8 +43,9 @@ ANSWER_S = 30.0
 PAUSE_S = 0.25
 """From a server that answers again to the next fault, on average."""
 FROZEN_S = (0.05, 1.2)
-PAGE_ROWS = 10_000
 SERVER = "supervisor"
+EXPECTED = ("", "insufficient_funds", "server_error")
+"""What a transfer of the ledger ends with when nothing is wrong."""
 SETTINGS: dict[str, Any] = {
     # So small that segments roll, and checkpoints are written, all the time.
     "segment_bytes": 1 << 18,
@@ -77,6 +79,10 @@ class Fault:
     which: float
     patient: bool
 
+    @property
+    def name(self) -> str:
+        return f"{self.role} {self.way.value}"
+
 
 ROLES = {"writer": 30, "gateway": 20, "reader": 20, "checkpointer": 15, SERVER: 15}
 FREEZE_SHARE = 0.15
@@ -104,13 +110,15 @@ def schedule(kills: int, seed: int, roles: dict[str, int] = ROLES) -> Iterator[F
 class Report:
     """What happened. `faults`: by role and way; `counts`: of calls, see `history`.
 
-    `wrong`: how much of each kind a check found at most.
+    `wrong`: how much of each kind a check found at most. `silences_s`: from each fault to the next
+    answers, by role.
     """
 
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
+    silences_s: dict[str, list[float]] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     checks: int = 0
     slowest_ns: int = 0
@@ -137,6 +145,9 @@ class Report:
             told = ", ".join(f"{name} {count}" for name, count in sorted(self.errors.items()))
             yield f"errors of queries and of questions: {told}"
         yield f"slowest call: {self.slowest_ns / 1e9:.2f} s"
+        for name, silences in sorted(self.silences_s.items()):
+            middle, longest = statistics.median(silences), max(silences)
+            yield f"  to the next answers, {name}: {middle:.2f} s, at most {longest:.2f} s"
         yield f"acknowledged: {self.counts['done']:,}; of transfers were " + ", ".join(
             f"{wrong.name.lower()} {self.wrong[wrong.name]}" for wrong in Wrong
         )
@@ -209,7 +220,10 @@ class Soak:
                 self._make(fault)
                 made += 1
                 if fault.patient:
+                    began = time.monotonic()
                     self._answers()
+                    silences_s = self.report.silences_s.setdefault(fault.name, [])
+                    silences_s.append(time.monotonic() - began)
             self._answers()
         except BaseException:
             load.kill()
@@ -218,8 +232,8 @@ class Soak:
         return made == self.check_every
 
     def _make(self, fault: Fault) -> None:
-        self.report.faults[f"{fault.role} {fault.way.value}"] += 1
-        self._say(f"{fault.role} {fault.way.value}, {self.report.kills} kills")
+        self.report.faults[fault.name] += 1
+        self._say(f"{fault.name}, {self.report.kills} kills")
         if fault.role == SERVER and fault.way is Way.KILL:
             self._kill_all()
             self._start()
@@ -288,7 +302,8 @@ class Soak:
     def _hold_against(self, when: str) -> None:
         """All that any client saw, so far, against what is there now."""
         self._say(f"checking {when}")
-        entries, balances = self._table()
+        with self.server.client(timeout=ANSWER_S) as client:
+            entries, balances = table_of(client)
         verdict = check(self._seen.transfers, self._seen.looks, entries, balances)
         self.report.checks += 1
         self._take(verdict, when)
@@ -300,13 +315,13 @@ class Soak:
         for wrong in Wrong:
             report.wrong[wrong.name] = max(report.wrong[wrong.name], len(verdict.of(wrong)))
         report.violations += [f"{when}: {line}" for line in verdict.lines()]
-
-    def _table(self) -> tuple[list[Entry], list[int]]:
-        entries: list[Entry] = []
-        with self.server.client(timeout=ANSWER_S) as client:
-            while rows := entries_of(client.some_entries(len(entries), PAGE_ROWS)):
-                entries += rows
-            return entries, client.balances()
+        failed = Counter(
+            each.code
+            for each in self._seen.transfers
+            if is_patient(each.client) and each.code not in EXPECTED
+        )
+        if failed:
+            report.violations.append(f"{when}: calls of patient clients failed: {dict(failed)}")
 
     def _check_files(self) -> None:
         """Structures, invariants and checksums, by the command that an operator would use."""

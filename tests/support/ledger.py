@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diptych import App, Db, Rejected, Time, key
+from diptych_client import Client
 
 app = App("ledger")
 ACCOUNTS = 100
@@ -20,6 +21,7 @@ CASH = 1_000
 MONEY = ACCOUNTS * CASH
 ENTRIES_MAX = 20_000_000
 ENTRY_FIELDS = 7
+PAGE_ROWS = 10_000
 
 
 class Entry(NamedTuple):
@@ -140,6 +142,15 @@ def money_is_conserved(db: Db) -> bool:
 @app.invariant
 def nobody_is_overdrawn(db: Db) -> bool:
     return bool((db.account.columns().cash >= 0).all())
+
+
+def table_of(client: Client) -> tuple[list[Entry], list[int]]:
+    """All that ran, and what it made of the accounts."""
+    client.linger(0)  # so that its queries see all that was answered before
+    entries: list[Entry] = []
+    while rows := entries_of(client.some_entries(len(entries), PAGE_ROWS)):
+        entries += rows
+    return entries, client.balances()
 
 
 def entries_of(rows: bytes) -> list[Entry]:

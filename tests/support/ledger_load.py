@@ -72,6 +72,11 @@ class Histories:
         self.errors += other.errors
 
 
+def is_patient(client: int) -> bool:
+    """Whether a client waits for long enough that nothing that happens to a server is an error."""
+    return client % 5 != 4
+
+
 class Script:
     """What one client does and saw. Used by one thread."""
 
@@ -83,7 +88,7 @@ class Script:
 
     @property
     def patience_s(self) -> float:
-        return IMPATIENT_S if self.client % 5 == 4 else PATIENT_S
+        return PATIENT_S if is_patient(self.client) else IMPATIENT_S
 
     def next(self) -> tuple[str, tuple[int, ...]]:
         """An operation and its arguments."""
@@ -99,6 +104,24 @@ class Script:
         elif kind < BUG_SHARE + GREEDY_SHARE:
             amount = 1_000_000
         return "transfer", (self.client, self._number, source, target, amount)
+
+    def step(self, client: Client) -> DiptychError | None:
+        """One call of a blocking client, and a question when its outcome is unknown."""
+        name, arguments = self.next()
+        began_ns = time.monotonic_ns()
+        try:
+            reply = client.reply(name, *arguments)
+        except DiptychError as error:
+            asked = Asked(time.monotonic_ns())
+            if isinstance(error, OutcomeUnknown):
+                try:
+                    asked.take(client.outcome(error.request, timeout=ASK_S))
+                except DiptychError as refused:
+                    asked.refused(refused, self.seen.errors)
+            self.failed(arguments, began_ns, error, asked)
+            return error
+        self.answered(arguments, began_ns, reply)
+        return None
 
     def answered(self, arguments: tuple[int, ...], began_ns: int, reply: Any) -> None:
         now_ns = time.monotonic_ns()
@@ -122,7 +145,8 @@ class Script:
         self, arguments: tuple[int, ...], began_ns: int, error: DiptychError, asked: Asked
     ) -> None:
         if not arguments:
-            self.seen.errors[f"glance: {error.code}"] += 1
+            who = "patient" if is_patient(self.client) else "impatient"
+            self.seen.errors[f"{who}, glance: {error.code}"] += 1
             return
         # Whatever is not known to say that nothing is left behind says nothing.
         ended = Ended.UNDONE if isinstance(error, LEFT_NOTHING) else Ended.UNKNOWN
@@ -175,7 +199,7 @@ async def work(script: Script, client: AsyncClient, over: asyncio.Event) -> None
             asked = Asked(time.monotonic_ns())
             if isinstance(error, OutcomeUnknown):
                 try:
-                    asked.take(await client.using(timeout=ASK_S).outcome(error.request))
+                    asked.take(await client.outcome(error.request, timeout=ASK_S))
                 except DiptychError as refused:
                     asked.refused(refused, script.seen.errors)
             script.failed(arguments, began_ns, error, asked)
@@ -191,20 +215,7 @@ def work_blocking(
     with Client(address, timeout=script.patience_s) as client:
         connected()
         while not over.is_set():
-            name, arguments = script.next()
-            began_ns = time.monotonic_ns()
-            try:
-                reply = client.reply(name, *arguments)
-            except DiptychError as error:
-                asked = Asked(time.monotonic_ns())
-                if isinstance(error, OutcomeUnknown):
-                    try:
-                        asked.take(client.using(timeout=ASK_S).outcome(error.request))
-                    except DiptychError as refused:
-                        asked.refused(refused, script.seen.errors)
-                script.failed(arguments, began_ns, error, asked)
-            else:
-                script.answered(arguments, began_ns, reply)
+            script.step(client)
             time.sleep(script.chance.expovariate(1 / PAUSE_S))
 
 

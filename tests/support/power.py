@@ -138,11 +138,7 @@ class RecordedFiles(Files):
         name = self._name(path)
         if name in self._names:
             self.journal.append(Resize(self._names[name], 0, 0))
-        else:
-            self._count += 1
-            self._names[name] = self._count
-            self.journal.append(Named(name, self._count))
-        self._by_fd[fd] = self._names[name]
+        self._by_fd[fd] = self.number_of(name)
         return fd
 
     def open(self, path: Path, **how: Any) -> int:
@@ -203,6 +199,14 @@ class RecordedFiles(Files):
     def file_of(self, fd: int) -> int:
         return self._by_fd[fd]
 
+    def number_of(self, name: str) -> int:
+        """Of a file that was made, perhaps just now, by somebody else."""
+        if name not in self._names:
+            self._count += 1
+            self._names[name] = self._count
+            self.journal.append(Named(name, self._count))
+        return self._names[name]
+
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self.root))
 
@@ -220,7 +224,7 @@ class RecordedSyncer:
         self._begun = Synced(self._files.file_of(fd), len(self._files.journal))
 
     def ended(self) -> bool:
-        if self._files.chance.random() < LATE_SHARE:
+        if self._begun is None or self._files.chance.random() < LATE_SHARE:
             return False
         self.wait()
         return True

@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,11 +109,13 @@ class CheckpointStore:
         slot: int | None = None,
         changed: Pages | None = None,
         pacer: Pacer | None = None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> Saved:
         """Write a checkpoint of `region`, which nobody changes meanwhile.
 
         `slot`: what `next_slot` said. `changed`: the pages that may differ from the checkpoint that
-        is in that slot now, in any order; None: any. Returns when it would outlive the host.
+        is in that slot now, in any order; None: any. `confirm` is called before the checkpoint
+        becomes complete, and may raise to give it up. Returns when it would outlive the host.
         Errors: ConfigurationError; OSError (a full disk); the newest two that were there before are
         there still.
         """
@@ -154,6 +156,7 @@ class CheckpointStore:
             )
         finally:
             self._files.close(fd)
+        confirm()
         checkpoint = self._complete(replace(manifest, pages_id=header.identity), written)
         saved = Saved(checkpoint, slot, written.pages, manifest.page_count, progress.elapsed_s)
         _tell(saved, written)

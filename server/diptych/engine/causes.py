@@ -31,6 +31,14 @@ class Abort(NamedTuple):
     cause: Cause
 
 
+class Skipped(Exception):
+    """A transaction that must not run: why it did not when the log was written."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
 CHAIN_MAX = 32
 
 
@@ -43,6 +51,8 @@ def cause_of(error: BaseException) -> Cause | None:
         match link:
             case None:
                 return None
+            case Skipped(cause=cause):
+                return cause
             case OverBudgetNow():
                 return Cause.OVER_BUDGET
             case MemoryError() | OutOfMemory():

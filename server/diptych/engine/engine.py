@@ -33,13 +33,14 @@ from diptych.app import App
 from diptych.control_page import PAGE_BYTES as CONTROL_BYTES
 from diptych.control_page import Word
 from diptych.engine.arguments import binder
-from diptych.engine.causes import Abort, Cause, cause_of, error_of
+from diptych.engine.causes import Abort, Cause, Skipped, cause_of, error_of
 from diptych.engine.fill_watch import FillWatch
 from diptych.engine.growth import Grow, Growth
 from diptych.engine.requests import Found, Requests, split_key
 from diptych.engine.results import failure, packer, too_large
 from diptych.engine.system import (
     SESSION_OPEN,
+    SYSTEM_FIRST,
     gateway_transactions,
     questions,
     system_transactions,
@@ -70,7 +71,6 @@ HEADER = Struct("<IBBHqqq")
 # Enums take longer to look up.
 RESULT, KEYED = int(Kind.RESULT), int(Kind.KEYED)
 EXECUTING, BEGAN_NS, LAST = int(Word.EXECUTING), int(Word.BEGAN_NS), int(Word.SEQUENCE)
-A_PAYLOAD, KIND_SHIFT = at.A_PAYLOAD, at.KIND_SHIFT
 PIECE_FRAMES = 128
 """Frames are hashed so many at a time."""
 VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what must outlive it"
@@ -78,17 +78,9 @@ VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what m
 UNCERTAIN = -1  # whose session this was may not be a session any more
 NOT_MSGPACK = (ValueError, TypeError, msgpack.UnpackException)
 unpackb = msgpack.unpackb
-admit, remember = calls.admit, calls.remember
+admit = calls.admit
 
 log = logging.getLogger("diptych.engine")
-
-
-class Skipped(Exception):
-    """A transaction that must not run: why it did not when the log was written."""
-
-    def __init__(self, cause: Cause) -> None:
-        super().__init__(cause)
-        self.cause = cause
 
 
 def layout_bytes(app: App, capacities: Mapping[str, int] | None = None) -> int:
@@ -126,7 +118,7 @@ class Engine:
         self.committed = self.rejected = self.failed = self.repeated = 0
         self._now_ns = now_ns
         self._ints, self._words = self.db.space.ints, region.words
-        self._bytes = self.db.space.bytes
+        self._region_bytes = region.words.view(np.uint8)
         self._scratch = self.db.space.scratch
         self._space = self.db.space
         self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
@@ -309,39 +301,80 @@ class Engine:
         calls.hash_frames(frames, starts, first, count, self._hashes)
         checks = self._hashes[:count].tolist()
         bounds = starts[first : first + count + 1].tolist()
-        data, replies, ints, db, control = (
-            frames.data,
-            self.replies,
-            self._ints,
-            self.db,
-            self.control,
-        )
-        monotonic_ns, packed = time.monotonic_ns, self._packed
-        sequence, ran = ints[at.SEQUENCE], 0
+        data, replies, db = frames.data, self.replies, self.db
+        ints, control = self._ints, self.control
+        monotonic_ns, packed, packed_kept = time.monotonic_ns, self._packed, self._packed_kept
+        requests, words, sequence = self.requests, self._words, ints[at.SEQUENCE]
+        # With memory for all that is ever kept, answers are remembered together: those to frames
+        # `since` to `ran`, which stand in `replies` from byte `from_byte` on.
+        together = requests.has_all_memory()
+        since, ran, from_byte = 0, 0, len(replies)
         for start, stop, check in zip(bounds[:-1], bounds[1:], checks, strict=True):
             sequence += 1
             ints[at.SEQUENCE] = db.sequence = sequence
-            control[BEGAN_NS] = now_ns
-            control[EXECUTING] = sequence
             _, kind, _, number, request, session, context = HEADER.unpack_from(data, start)
+            # What belongs to the server, the last step of an import above all, may take its time.
+            control[BEGAN_NS] = now_ns if number < SYSTEM_FIRST else 0
+            control[EXECUTING] = sequence
             if session != self._session:
-                self._session, db.caller = session, self.requests.caller_of(session)
+                self._session, db.caller = session, requests.caller_of(session)
             payload, said = data[start + HEADER_BYTES : stop], sequence
-            if number >= SESSION_OPEN:
-                kind, answer, number, said = self._run_own(number, payload)
-            elif kind == KEYED:
-                kind, answer, said = self._run_keyed(number, check, payload)
-            elif session:
-                kind, answer, said = self._run_once(number, request, check, payload)
-            else:
+            is_plain = number < SESSION_OPEN and kind != KEYED
+            if is_plain and not session:
                 kind, answer = self._answer(number, payload, packed)
+            elif is_plain and not admit(words, session, request, check):
+                kind, answer = self._answer(number, payload, packed_kept)
+                if not together:
+                    requests.remember(session, request, check, number, kind, answer)
+            else:
+                if together:
+                    self._remember(frames, starts, first, since, ran, from_byte)
+                kind, answer, number, said = self._run_special(data, start, check, payload)
+                since, from_byte = ran + 1, len(replies) + HEADER_BYTES + len(answer)
             replies += HEADER.pack(len(answer), kind, 0, number, request, said, context)
             replies += answer
             ran += 1
             now_ns = monotonic_ns()
             if now_ns >= deadline_ns:
                 break
+        if together:
+            self._remember(frames, starts, first, since, ran, from_byte)
         return now_ns, ran
+
+    def _remember(
+        self,
+        frames: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        first: int,
+        since: int,
+        ran: int,
+        from_byte: int,
+    ) -> None:
+        """Remember the replies, from a byte on, to frames `since` to `ran` of a piece."""
+        if since < ran:
+            calls.remember_run(
+                self._words,
+                self._region_bytes,
+                frames,
+                starts[first + since :],
+                self._hashes[since:],
+                ran - since,
+                np.frombuffer(self.replies, np.uint8),
+                from_byte,
+            )
+
+    def _run_special(
+        self, data: memoryview, start: int, check: int, payload: memoryview
+    ) -> tuple[int, bytes, int, int]:
+        """Run a frame that is not plainly new: a reply's kind, payload, operation and number."""
+        _, kind, _, number, request, session, _ = HEADER.unpack_from(data, start)
+        if number >= SESSION_OPEN:
+            return self._run_own(number, payload)
+        if kind == KEYED:
+            kind, answer, said = self._run_keyed(number, check, payload)
+        else:
+            kind, answer, said = self._run_again(number, session, request, check, payload)
+        return kind, answer, number, said
 
     def take_aborts(self) -> list[Abort]:
         """What ended for a reason of the machine since this was last called."""
@@ -352,13 +385,10 @@ class Engine:
         """Check all structures and every invariant. Errors: CorruptionError, AssertionError."""
         self.db.verify()
         try:
-            self._check_invariants()
+            for invariant in self.app.invariants:
+                self.check_invariant(invariant)
         finally:
             self.db.space.take_root()
-
-    def _check_invariants(self) -> None:
-        for invariant in self.app.invariants:
-            self.check_invariant(invariant)
 
     def check_invariant(self, invariant: Callable[..., bool]) -> None:
         """Run one invariant on the data as it is. Errors: AssertionError."""
@@ -384,22 +414,18 @@ class Engine:
         ints[at.SEQUENCE] = db.sequence = ints[at.SEQUENCE] + 1
         self._session, db.caller = 0, ""
 
-    def _run_once(
-        self, number: int, request: int, check: int, payload: memoryview
+    def _run_again(
+        self, number: int, session: int, request: int, check: int, payload: memoryview
     ) -> tuple[int, bytes, int]:
-        """Run a session's frame if it is new: kind and payload of its reply, and when it ran."""
-        session, words = self._session, self._words
-        if admit(words, session, request, check):
-            told = self._told_before(partial(self.requests.admit, session, request, check))
-            if told is not None:
-                return told
+        """Answer a session's frame as it was before, or refuse it; or give memory for what it will
+        be answered, and run it: kind and payload of its reply, and when it ran.
+        """
+        requests = self.requests
+        told = self._told_before(partial(requests.admit, session, request, check))
+        if told is not None:
+            return told
         kind, answer = self._answer(number, payload, self._packed_kept)
-        # What `Requests.remember` does; a call more would cost a tenth of it all.
-        length = len(answer)
-        entry = remember(words, session, request, check, number | kind << KIND_SHIFT, length)
-        if entry:
-            at_byte = (entry + A_PAYLOAD) * 8
-            self._bytes[at_byte : at_byte + length] = answer
+        requests.remember(session, request, check, number, kind, answer)
         return kind, answer, self.db.sequence
 
     def _run_keyed(self, number: int, check: int, payload: memoryview) -> tuple[int, bytes, int]:
@@ -490,7 +516,7 @@ class Engine:
     def _failed(self, error: BaseException, name: str) -> Answer:
         """Kind and payload of the reply to a transaction that ended with an error."""
         sequence = self.db.sequence
-        cause = error.cause if isinstance(error, Skipped) else cause_of(error)
+        cause = cause_of(error)
         if cause is not None:
             if not isinstance(error, Skipped):
                 self.aborts.append(Abort(sequence, cause))

@@ -99,7 +99,8 @@ def replay(
 
 
 def _run(engine: Engine, record: Record, last: int) -> None:
-    data = np.frombuffer(record.payload, np.uint8)
+    # Copied, since for kernels an array that can't be written is of another type.
+    data = np.frombuffer(bytearray(record.payload), np.uint8)
     starts = starts_of(data, record.count)
     at = engine.sequence + 1 - record.first
     if at < 0:
@@ -120,7 +121,7 @@ def _run(engine: Engine, record: Record, last: int) -> None:
 
 
 def _differs(engine: Engine, record: Record) -> str:
-    data = np.frombuffer(record.payload, np.uint8)
+    data = np.frombuffer(bytearray(record.payload), np.uint8)
     numbers = {
         HEADER.unpack_from(record.payload, int(start))[3]
         for start in starts_of(data, record.count)[:-1]

@@ -63,6 +63,10 @@ class Requests:
         ring_bytes = self._ints[at.ANSWERS_WORDS] * 8
         self.answer_bytes_max = min(ANSWER_BYTES_MAX, ring_bytes // 4 - at.A_PAYLOAD * 8)
 
+    def has_all_memory(self) -> bool:
+        """Whether all the answers that are ever kept have memory."""
+        return self._ints[at.ANSWERS_ALLOCATED] == self._ints[at.ANSWERS_WORDS]
+
     # Sessions.
 
     def open(self, identity: bytes, caller: str) -> int:
@@ -111,7 +115,8 @@ class Requests:
     # Requests by number.
 
     def admit(self, session: int, request: int, check: int) -> Found | None:
-        """What a request was answered; None: it is new, and has to be run and remembered.
+        """What a request was answered; None: it is new, and has to be run and remembered. No other
+        may be waiting to be.
 
         Errors: SessionExpired, OutcomeForgotten, IdentityConflict, BadArguments; OutOfMemory.
         """

@@ -32,6 +32,7 @@ from diptych.engine.helper import Helper
 from diptych.engine.sync_policy import SyncPolicy, SyncSettings
 from diptych.engine.sync_statistics import SyncStatistics
 from diptych.memory import NONE, Holder, Holds, Mirror, SyncRecord
+from diptych.memory.layout import Pages
 
 __all__ = ["Event", "Pinned", "Published", "SyncPolicy", "SyncSettings", "Syncer"]
 
@@ -109,6 +110,7 @@ class Syncer:
         self._statistics = SyncStatistics(now_ns())
         self._holds = Holds(unknown)
         self._joined: set[Holder] = set()
+        self._keeping: set[Holder] = set()
         self._wanted: SortedSet[int] = SortedSet()
         self._published: Published | None = None
         self._helper = Helper("diptych-sync")
@@ -149,6 +151,26 @@ class Syncer:
             self._holds.acquire(holder, self._published.image, self._published.epoch)
         return self._published
 
+    def keep(self, holder: Holder, slot: int) -> tuple[Published, Pages | None] | None:
+        """`holder` holds what is published, this image alone and for as long as it likes: it is
+        never one of those that must be stopped. None when nothing is published yet.
+
+        With it come the pages that `slot` lacks against it (`Mirror.changed`).
+        """
+        published, mirror = self._published, self._mirror
+        if published is None or (published.image, published.epoch) != (
+            mirror.current,
+            mirror.epoch,
+        ):
+            return None
+        self._keeping.add(holder)
+        self._holds.acquire(holder, published.image, published.epoch)
+        return published, mirror.changed(slot)
+
+    def kept_in_vain(self, slot: int) -> None:
+        """What was handed out for `slot` last was not used, or nobody knows."""
+        self._mirror.forget_changes(slot)
+
     def released(self, holder: Holder, image: int, epoch: int) -> None:
         """`holder` looks at this image of this epoch no more; said too late, it changes nothing."""
         self._holds.release(holder, image, epoch)
@@ -156,6 +178,7 @@ class Syncer:
     def left(self, holder: Holder) -> None:
         """`holder` and all processes that looked at images for it are gone (reaped)."""
         self._joined.discard(holder)
+        self._keeping.discard(holder)
         self._holds.drop_holder(holder)
 
     def step(self, sequence: int, history: int, written: int = 0, durable: int = 0) -> list[Event]:
@@ -318,9 +341,12 @@ class Syncer:
             return []
         # Said again after as long again, should it not have helped.
         self._blocked_since_ns = now_ns
-        self._statistics.pinned += 1
-        oldest = self._holds.oldest(besides=self._mirror.current)
-        if self._holds.unknown or oldest is None:
+        if self._holds.unknown:
+            self._statistics.pinned += 1
             return [Pinned(NONE, 0, tuple(sorted(self._holds.unknown, key=str)))]
+        oldest = self._holds.oldest(besides=self._mirror.current, exempt=self._keeping)
+        if oldest is None:
+            return []  # whoever is in the way is allowed to be
+        self._statistics.pinned += 1
         holders = self._holds.holders_of(oldest.image, oldest.epoch)
         return [Pinned(oldest.image, oldest.epoch, tuple(holders))]

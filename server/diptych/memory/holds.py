@@ -8,7 +8,7 @@ knows when that is. Holders of an earlier life, of which nothing is known yet, h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, TypeAlias
 
 Holder: TypeAlias = int | str
@@ -57,9 +57,12 @@ class Holds:
     def held(self, image: int) -> bool:
         return bool(self._unknown) or any(hold.image == image for hold in self._holds)
 
-    def oldest(self, *, besides: int = -1) -> Hold | None:
-        """The hold on the earliest epoch, of images other than `besides`."""
-        candidates = [hold for hold in self._holds if hold.image != besides]
+    def oldest(self, *, besides: int = -1, exempt: Collection[Holder] = ()) -> Hold | None:
+        """The hold on the earliest epoch, of images other than `besides` and those that a holder
+        who is `exempt` holds as well.
+        """
+        left_out = {besides} | {hold.image for hold in self._holds if hold.holder in exempt}
+        candidates = [hold for hold in self._holds if hold.image not in left_out]
         return min(candidates, key=lambda hold: hold.epoch, default=None)
 
     def holders_of(self, image: int, epoch: int) -> list[Holder]:

@@ -105,6 +105,8 @@ class Mirror:
         self._written = PageSet(region.page_count)
         self._cut_pages = PageSet(region.page_count)
         self._missing = [PageSet(region.page_count) for _ in images]
+        # By slot, see `changed`: pages that were of B at some commit since.
+        self._changed: dict[int, PageSet] = {}
         # Of A, what the image being filled still has to get from the region.
         self._uncopied = PageSet(region.page_count)
         self._filling = NONE
@@ -299,6 +301,8 @@ class Mirror:
             self.current, self.epoch = image, self._cut.epoch
             self.sequence = self._cut.sequence
             self._add_to_missing(pages)
+            for changed in self._changed.values():
+                changed.add(pages)
             self._missing[image].clear()
             self._cut_pages.clear()
             self._filling, self._cut = NONE, None
@@ -311,6 +315,24 @@ class Mirror:
             self._cut_pages.clear()
             self._uncopied.clear()
             self._filling, self._cut = NONE, None
+
+    def changed(self, slot: int) -> Pages | None:
+        """Pages that the current image may have otherwise than the image that was current when this
+        was last asked for `slot`; in no order. None the first time: any page may be.
+
+        For whoever keeps copies of images elsewhere, in slots; belongs to the owner. Counts from
+        the current image on.
+        """
+        if slot not in self._changed:
+            self._changed[slot] = PageSet(self.region.page_count)
+            return None
+        pages = self._changed[slot].unordered().copy()
+        self._changed[slot].clear()
+        return pages
+
+    def forget_changes(self, slot: int) -> None:
+        """What was last asked for `slot` came to nothing: the next answer is None again."""
+        self._changed.pop(slot, None)
 
     def differences(self, image: int) -> Pages:
         """Pages on which `image` and the region differ: a full comparison, for checks and tests."""

@@ -135,15 +135,15 @@ class Region:
             # Linux before 5.14 lacks the advice: pages are then mapped by whoever touches them
             # first.
 
-    def share_last_page(self, fd: int) -> None:
-        """Map `fd`, a page of shared memory, over the last page of the scratch; it stays the
-        caller's.
+    def share_scratch_page(self, fd: int, start_bytes: int) -> None:
+        """Map `fd`, a page of shared memory, over the page of the scratch that begins at
+        `start_bytes`; the descriptor stays the caller's.
 
         What other processes write there is then seen by kernels, too. Errors: OSError.
         """
-        if self.scratch_bytes < PAGE_BYTES:
-            raise ValueError("this region has no scratch")
-        address = self.address + self.size_bytes + self.scratch_bytes - PAGE_BYTES
+        if start_bytes % PAGE_BYTES or not 0 <= start_bytes < self.scratch_bytes:
+            raise ValueError(f"the scratch has no page at {start_bytes}")
+        address = self.address + self.size_bytes + start_bytes
         libc.map_shared(address, PAGE_BYTES, fd, writable=True)
 
     def read_only_fd(self) -> int:

@@ -103,6 +103,56 @@ class Run(NamedTuple):
         return cls(*unpack_payload(frame))
 
 
+class CheckpointWanted(NamedTuple):
+    """A checkpoint goes to `slot`, and is to show transaction `through` (0: whatever there is)."""
+
+    slot: int
+    through: int
+
+    def frame(self) -> bytes:
+        return encode_frame(Internal.CHECKPOINT_WANTED, msgpack.packb(self._asdict()))
+
+    @classmethod
+    def read(cls, frame: BytesLike) -> CheckpointWanted:
+        return cls(**unpack_payload(frame))
+
+
+class CheckpointImage(NamedTuple):
+    """Where it is, and `pages` (int64, in no order): what may differ from what the slot got last.
+
+    With `all` that is any.
+    """
+
+    image: int
+    epoch: int
+    sequence: int
+    history: int
+    all: bool
+    pages: bytes
+
+    def frame(self) -> bytes:
+        return encode_frame(Internal.CHECKPOINT_IMAGE, msgpack.packb(self._asdict()))
+
+    @classmethod
+    def read(cls, frame: BytesLike) -> CheckpointImage:
+        return cls(**unpack_payload(frame))
+
+
+class CheckpointDone(NamedTuple):
+    """The image of that epoch is not needed any more; `ok`: whether the slot has it now."""
+
+    slot: int
+    epoch: int
+    ok: bool
+
+    def frame(self) -> bytes:
+        return encode_frame(Internal.CHECKPOINT_DONE, msgpack.packb(self._asdict()))
+
+    @classmethod
+    def read(cls, frame: BytesLike) -> CheckpointDone:
+        return cls(**unpack_payload(frame))
+
+
 def wanted(sequence: int) -> bytes:
     return encode_frame(Internal.WANTED, sequence=sequence)
 

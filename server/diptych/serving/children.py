@@ -23,6 +23,8 @@ PAUSE_READY_MAX_S = 0.25
 """Of a child that had been ready: it served for a while, and so will the next one."""
 PAUSE_MAX_S = 2.0
 RECENT_S = 10.0
+PAUSE_SPARE_MAX_S = 10.0
+"""Of a process that the server can do without for a while."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +70,13 @@ class RestartPolicy:
             return 0.0
         longest_s = PAUSE_READY_MAX_S if ready else PAUSE_MAX_S
         return float(min(PAUSE_S * 2 ** (len(deaths) - 1), longest_s))
+
+    def spare_pause_s(self, role: str, now: float) -> float:
+        """The same for a process that the server can do without: nobody gives up over that one."""
+        deaths = self._deaths.setdefault(role, deque())
+        _forget(deaths, now - WINDOW_S)
+        deaths.append(now)
+        return float(min(PAUSE_S * 2 ** (len(deaths) - 1), PAUSE_SPARE_MAX_S))
 
 
 def ending(code: int) -> str:

@@ -96,7 +96,11 @@ class Gateway:
         self._connections: dict[int, Connection] = {}
         self._connection_number = OWN
         self._token = 0
-        self.transactions = Transactions(self, limits.transaction_wait_ms / 1000)
+        data, durability = plan.settings.data, plan.settings.log.durability
+        self.durability = "none" if data is None else durability
+        self.transactions = Transactions(
+            self, limits.transaction_wait_ms / 1000, logged=self.durability != "none"
+        )
         self.sessions = Sessions(self, self._connections)
         self.admin = Admin(self, plan.control)
         self._readers: dict[int, ReaderLink] = {}
@@ -271,7 +275,7 @@ class Gateway:
 
     def _gather_figures(self, writer: dict[str, Any] | None) -> None:
         now = Now(
-            "none" if self.settings.data is None else self.settings.log.durability,
+            self.durability,
             self.transactions.log_failed,
             len(self._connections),
             len(self.sessions.live()),
@@ -349,6 +353,7 @@ class Gateway:
         if before not in (0, writer.history):
             log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
             self._fail(self.queries.new_writer("the server recovered to an earlier state"))
+            self.sessions.end()
         if self.queries.wanted:
             self._tell_writer(channel.wanted(self.queries.wanted))
         self.transactions.meet()

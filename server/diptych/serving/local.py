@@ -32,8 +32,8 @@ from diptych.serving.spawn import (
 )
 from diptych_client import AsyncClient, Client
 
-START_TIMEOUT_S = 60.0
-"""The first start compiles kernels."""
+START_TIMEOUT_S = 180.0
+"""The first start compiles kernels, which takes long where other work goes on."""
 STOP_TIMEOUT_S = 15.0
 SAVE_TIMEOUT_S = 3600.0
 """What a server with a data directory gets to stop: saving may take long."""

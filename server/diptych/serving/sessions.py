@@ -2,8 +2,9 @@
 
 A client that names its identity gets the session of it: the same one after it has reconnected, or
 after the server has recovered, since the region keeps sessions and opening one is the same done
-twice. While the log can't be written no session can be opened; such clients get none, and so
-queries alone. Which transactions ran on a session is the engine's business.
+twice. With another history sessions may be gone, and their numbers be those of others: all clients
+that have one connect again. While the log can't be written no session can be opened; such clients
+get none, and so queries alone. Which transactions ran on a session is the engine's business.
 """
 
 from __future__ import annotations
@@ -63,6 +64,15 @@ class Sessions:
             connection.open(0)
         else:
             connection.end(Busy(f"no session could be opened: {error}"))
+
+    def end(self) -> None:
+        """The writer may not have them any more: their clients connect again, to the same session
+        or a new one, and know by that what they may send again.
+        """
+        self.gateway.transactions.forget_sessions()
+        for connection in list(self._connections.values()):
+            if connection.session:
+                connection.end()
 
     def touch_later(self) -> None:
         self.gateway.loop.call_later(TOUCH_S, self._touch)

@@ -9,42 +9,38 @@ that this holder left. A writer is reaped before the next one starts. At the end
 first, then readers, then the writer. When the supervisor itself is killed, the kernel kills the
 rest.
 
-With a data directory the writer saves the data before it ends, which takes what it takes: nobody
-kills it meanwhile, but for a second signal. A writer that is killed then, or was dead already, is
-replaced by one that goes on from the newest image and saves that.
+With a data directory the checkpointer writes a last checkpoint before the writer ends, which takes
+what it takes: nobody kills it meanwhile, but for a second signal. A writer that is killed then, or
+was dead already, is replaced by one that goes on from the newest image, and that is written.
 """
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import itertools
 import logging
 import os
-import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import diptych
 from diptych.app import App
 from diptych.config import Settings
 from diptych.control_page import ControlPage, Word
 from diptych.engine.attempts import Attempts, Ending, Verdict
 from diptych.engine.facts import facts_of, to_text
-from diptych.serving import gateway, reader, resources, writer
+from diptych.serving import checkpointer, gateway, reader, resources, writer
+from diptych.serving.banner import announce
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
+from diptych.serving.processes import Processes
+from diptych.serving.saving import Saving
 from diptych.serving.spawn import (
     EXIT_FAILED,
     EXIT_LOG_FAILED,
     EXIT_NEVER_RESTART,
     EXIT_USAGE,
     become_subreaper,
-    fork_child,
     name_process,
 )
 from diptych.serving.takeover import Memory, Request
@@ -57,37 +53,34 @@ LANE = "interpreted"
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
-"""What readers, and then a writer that has nothing to save, get."""
+"""What readers, and then the writer, get."""
 RETRY_S = 0.5
 """After the machine refused a process: it has too many, or no memory for one more."""
 SAVING_TOLD_S = 10.0
-SAVES_MAX = 2
-"""Writers that are asked to save, should one be killed while it does."""
 DESCRIPTORS = 256
 """What a process may have open beside clients' connections."""
 
 
-class Supervisor:
+class Supervisor(Processes):
     """`lifeline`: the control socket of whoever started us and must not outlive us; see `local`."""
 
     def __init__(self, app: App, settings: Settings, lifeline: Control | None = None) -> None:
+        super().__init__(settings.log_format)
         self.app = app
         self.settings = settings
         self._lifeline = lifeline
-        self._selector = selectors.DefaultSelector()
         self._policy = RestartPolicy()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count(1)
         self._writer: Child | None = None
         self._gateway: Child | None = None
         self._stopped: Child | None = None  # the writer that was told to stop
-        self._children: dict[int, Child] = {}  # by pid: all that are not reaped
         self._restarts = {"writer": 0, "gateway": 0, "reader": 0}
+        if settings.data is not None:
+            self._restarts["checkpointer"] = 0
         self._proven: set[str] = set()  # roles of which one was ready at some time
         self._facts: Message = {}  # what the writer last said of itself
         self._accepted = False
         self._draining = False
-        self._saves_left = 0 if settings.data is None else SAVES_MAX
+        self._saving = Saving(self._fork_checkpointer, self._kill, wanted=settings.data is not None)
         self._over = False
         self._code = 0
         self._memory: Memory
@@ -133,44 +126,10 @@ class Supervisor:
                 self._kill_all()
         return self._code
 
-    # The loop.
-
-    def _turn(self) -> None:
-        timeout_s = None
-        if self._timers:
-            timeout_s = max(0.0, self._timers[0][0] - time.monotonic())
-        for key, _ in self._selector.select(timeout_s):
-            key.data()
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
-
-    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._numbers), action))
-
     def _look_at_transaction(self) -> None:
         if self._writer is not None and self._watchdog.must_end(self._writer, time.monotonic_ns()):
             self._kill(self._writer)
         self._after(LOOK_S, self._look_at_transaction)
-
-    def _watch(self, source: Any, on_ready: Callable[[], None]) -> None:
-        self._selector.register(source, selectors.EVENT_READ, on_ready)
-
-    def _take_signals(self) -> None:
-        read_end, write_end = socket.socketpair()
-        read_end.setblocking(False)
-        write_end.setblocking(False)
-        self._wakeup = read_end, write_end  # kept open
-        signal.set_wakeup_fd(write_end.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._watch(read_end, lambda: self._on_signal(read_end))
-
-    def _on_signal(self, read_end: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in read_end.recv(64):
-                self.stop(signal.Signals(number).name)
 
     def _on_lifeline(self) -> None:
         assert self._lifeline is not None
@@ -182,34 +141,7 @@ class Supervisor:
             log.error("whoever started this server is gone")
             self._end(EXIT_FAILED)
 
-    def pids(self) -> dict[str, list[int]]:
-        """The processes there are, by role."""
-        by_role: dict[str, list[int]] = {"supervisor": [os.getpid()]}
-        for child in self._children.values():
-            by_role.setdefault(child.role, []).append(child.spawned.pid)
-        return by_role
-
     # Starting.
-
-    def _fork(
-        self, role: str, make: Callable[[Control], Callable[[], int]], keep: list[int], holder: int
-    ) -> Child:
-        """Fork a child; `make` turns its end of the control socket into what it runs."""
-        ours, theirs = Control.pair()
-        try:
-            spawned = fork_child(
-                role, make(theirs), [theirs.fileno(), *keep], log_format=self.settings.log_format
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        child = Child(role, next(self._numbers), spawned, ours, holder)
-        self._children[spawned.pid] = child
-        self._watch(spawned.pidfd, self._reap)
-        self._watch(ours, lambda: self._on_control(child))
-        return child
 
     def _start_writer(self) -> None:
         if not self._draining and self._writer is None and not self._log_failed:
@@ -293,25 +225,55 @@ class Supervisor:
         gateway_end.close()
         writer_end.close()
 
-    # What children say.
+    def _fork_checkpointer(self) -> Child:
+        """One for the writer there is, with a socket between them."""
+        assert self._writer is not None
+        writer_end, checkpointer_end = stream_pair()
+        images = resources.read_only_images(self._memory)
 
-    def _on_control(self, child: Child) -> None:
-        if child.control.fileno() < 0:
-            return  # it was reaped in this same turn, and its last words were heard
-        messages, alive = child.control.receive()
-        for message in messages:
-            self._listen(child, message)
-        if not alive:
-            # It has ended, or is about to: its pidfd tells when.
-            self._selector.unregister(child.control)
+        def make(control: Control) -> Callable[[], int]:
+            plan = checkpointer.CheckpointerPlan(
+                self.app,
+                self.settings,
+                control,
+                checkpointer_end,
+                images,
+                self._memory.size_bytes,
+                self._control_page,
+                self._facts["history"],
+                self._server_facts,
+            )
+            return lambda: checkpointer.main(plan)
+
+        try:
+            keep = [checkpointer_end.fileno(), *images, self._control_page.fd]
+            child = self._fork("checkpointer", make, keep, 0)
+            child.holder = child.number
+            message = {"do": "checkpointer", "holder": child.holder}
+            self._writer.control.send(message, writer_end.fileno())
+        finally:
+            writer_end.close()
+            checkpointer_end.close()
+            for fd in images:
+                os.close(fd)
+        return child
+
+    def _start_checkpointer(self) -> None:
+        if self._draining:
+            self._finish()
+        elif self._writer is not None and self._writer.ready:
+            self._saving.writer_is_ready()
+
+    # What children say.
 
     def _listen(self, child: Child, message: Message) -> None:
         match message.get("tell", message.get("ask")):
-            case "ready" if child.role == "reader":
+            case "ready" if child.role in ("reader", "checkpointer"):
                 self._now_ready(child)
             case "ready":
                 self._now_ready(child)
                 self._facts = message
+                self._try(self._start_checkpointer)
                 self._attempts.settled(message["sequence"])
                 if message["recovered"]:
                     log.warning("a new writer goes on after transaction %d", message["sequence"])
@@ -327,6 +289,10 @@ class Supervisor:
                     if other.role == "reader" and other.number == message["reader"]:
                         other.stopped_because = message["why"]
                         self._kill(other)
+            case "checkpoint":
+                self._saving.ask(child, message["ticket"])
+            case "checkpointed":
+                self._saving.told(message)
             case "replace_gateway":
                 if self._gateway is not None and self._gateway.holder == message["holder"]:
                     self._kill(self._gateway)
@@ -337,49 +303,11 @@ class Supervisor:
 
     def _announce(self) -> None:
         addresses = [resources.address_of(listener) for listener in self._listeners]
-        pids = ", ".join(
-            f"{role} {' '.join(map(str, numbers))}" for role, numbers in self.pids().items()
-        )
-        data_bytes, images = self._facts["data_bytes"], self.settings.sync.images
-        log.info(
-            "Diptych %s serves %s at %s", diptych.__version__, self.app.name, ", ".join(addresses)
-        )
-        log.info("processes: %s", pids)
-        log.info("written pages are found by: %s", self._facts["tracker"])
-        log.info(
-            "memory: (1 + %d images) x %s of data = %s now",
-            images,
-            _size(data_bytes),
-            _size(data_bytes * (1 + images)),
-        )
-        log.info("durability: none; there is no log yet: %s", _durability(self.settings))
+        announce(self.app.name, self.settings, self._facts, addresses, self.pids())
         if self._lifeline is not None:
             self._lifeline.send({"tell": "ready", "addresses": addresses, "pids": self.pids()})
 
     # Dying.
-
-    def _reap(self) -> None:
-        """Take in every child that has ended; orphans of children, too, since we get those."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            child = self._children.pop(pid, None)
-            if child is not None:
-                self._selector.unregister(child.spawned.pidfd)
-                os.close(child.spawned.pidfd)
-                self._hear_last_words(child)
-                self._died(child, status)
-
-    def _hear_last_words(self, child: Child) -> None:
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(child.control)
-        for message in child.control.receive()[0]:
-            self._listen(child, message)
-        child.control.close()
 
     def _died(self, child: Child, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -392,6 +320,7 @@ class Supervisor:
             child.ready = True  # somebody did that: it says nothing about the next one
         if child.role == "writer":
             self._writer = None
+            self._saving.writer_died()
             if code == EXIT_LOG_FAILED:
                 self._go_on_without_writer()
                 return
@@ -404,6 +333,9 @@ class Supervisor:
             return
         if child.role == "reader":
             self._reader_died(child)
+            return
+        if child.role == "checkpointer":
+            self._checkpointer_died(child, code)
             return
         if child.role == "gateway":
             self._gateway = None
@@ -433,8 +365,12 @@ class Supervisor:
         return verdict is not Verdict.STOP
 
     def _go_on_without_writer(self) -> None:
-        """The log can't be written: queries are answered on, from what was durable."""
+        """The log can't be written: queries are answered on, from what was durable.
+
+        Nor does a writer follow at the stop: what it would read and save may not be on the disk.
+        """
         self._log_failed = True
+        self._saves_left, self._code = 0, EXIT_FAILED
         log.critical("no transaction is taken until the server is started again; queries go on")
         if self._gateway is not None:
             self._gateway.control.send({"do": "log_failed"})
@@ -451,6 +387,16 @@ class Supervisor:
             self._start_reader(current)
         else:
             self._restart(child, lambda: self._start_reader(current))
+
+    def _checkpointer_died(self, child: Child, code: int) -> None:
+        self._saving.died(code)
+        self._let_go(child.holder)
+        pause_s = 0.0
+        if not child.stopped_because:
+            self._restarts["checkpointer"] += 1
+            self._tell_restarts()
+            pause_s = self._policy.spare_pause_s("checkpointer", time.monotonic())
+        self._after(pause_s, lambda: self._try(self._start_checkpointer))
 
     def _let_go(self, holder: int) -> None:
         """Tell the writer that a holder left, once nobody is alive who looked at images for it."""
@@ -483,10 +429,6 @@ class Supervisor:
         if self._gateway is not None:
             self._gateway.control.send({"do": "restarts", "restarts": self._restarts})
 
-    def _kill(self, child: Child) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(child.spawned.pidfd, signal.SIGKILL)
-
     # Ending.
 
     def stop(self, why: str) -> None:
@@ -498,6 +440,7 @@ class Supervisor:
             return
         log.info("%s: draining", why)
         self._draining = True
+        self._after(SAVING_TOLD_S, self._tell_saving)
         for listener in self._listeners:
             listener.close()
         if self._gateway is None:
@@ -509,32 +452,36 @@ class Supervisor:
 
     def _give_up(self, code: int) -> None:
         """End because a process can't be had; what there is to save is saved first."""
-        if not self._saves_left or self._writer is None or not self._writer.ready:
+        if self._saving.over or self._writer is None or not self._writer.ready:
             self._end(code)
             return
         self._draining, self._code = True, code
-        others = [child for child in self._children.values() if child is not self._writer]
-        for child in others:
-            self._kill(child)
-        if not others:
-            self._stop_writer()
+        for child in self._children.values():
+            if child is not self._writer and child is not self._saving.child:
+                self._kill(child)
+        self._finish()
 
     def _died_in_drain(self, child: Child, code: int) -> None:
         if child is self._gateway:
             self._gateway = None
             self._stop_readers()
+        elif child is self._saving.child:
+            if code != 0 and not child.stopped_because:
+                log.warning("%s, pid %d, ended: %s", child.name, child.spawned.pid, ending(code))
+            self._saving.died(code)
+            self._let_go(child.holder)
         elif child is self._writer:
             self._writer = None
             self._writer_ended(child, code)
-        if self._gateway is None and not any(c.role == "reader" for c in self._children.values()):
-            self._stop_writer()
+        self._finish()
 
     def _writer_ended(self, child: Child, code: int) -> None:
         """In the drain. Only one that was killed is worth another try: the others said why."""
-        if not self._saves_left:
+        self._saving.writer_died()
+        if self._saving.over:
             return
         if code >= 0 or not child.ready:
-            self._saves_left = 0
+            self._saving.give_up()
         if code != 0:
             log.warning("%s, pid %d, ended: %s", child.name, child.spawned.pid, ending(code))
             self._code = EXIT_FAILED
@@ -544,77 +491,47 @@ class Supervisor:
             if child.role == "reader":
                 child.control.send({"do": "stop"})
         self._kill_after(STOP_GRACE_S, "reader")
-        if not any(child.role == "reader" for child in self._children.values()):
-            self._stop_writer()
+        self._finish()
 
-    def _stop_writer(self) -> None:
-        """The last step: called whenever all others have ended, also when the writer has."""
-        if self._writer is None and self._saves_left and "writer" in self._proven:
-            try:
-                self._fork_writer()  # what the one before had is in the images still
-            except OSError as error:
-                log.error("can't start a process, trying again in %g s: %s", RETRY_S, error)
-                self._after(RETRY_S, self._stop_writer)
-                return
+    def _finish(self) -> None:
+        """The last steps, each when the one before is done: called whenever something has ended."""
+        others = ("gateway", "reader")
+        if self._over or any(child.role in others for child in self._children.values()):
+            return
+        try:
+            if not self._saving.over:
+                self._write_last()
+        except OSError as error:
+            log.error("can't start a process, trying again in %g s: %s", RETRY_S, error)
+            self._after(RETRY_S, self._finish)
+            return
+        if not self._saving.over:
+            return
+        if self._saving.failed:
+            self._code = EXIT_FAILED
         if self._writer is None:
             if self._code == 0:
                 log.info("ended in order")
             self._end(self._code)
         elif self._writer is not self._stopped:
             self._stopped = self._writer
-            self._writer.control.send({"do": "stop"})
-            if self._saves_left:
-                self._saves_left -= 1
-                self._tell_saving(self._writer)
-            else:
-                self._kill_after(STOP_GRACE_S, "writer")
+            self._writer.control.send({"do": "stop", "saved": not self._saving.failed})
+            self._kill_after(STOP_GRACE_S, "writer")
 
-    def _tell_saving(self, child: Child) -> None:
-        def tell() -> None:
-            if self._writer is child:
-                log.info("the writer saves the data; a second signal would end it at once")
-                self._tell_saving(child)
+    def _write_last(self) -> None:
+        """The last checkpoint. Errors: OSError."""
+        if self._writer is None and "writer" not in self._proven:
+            self._saving.give_up()
+        elif self._writer is None:
+            if self._saving.child is None:
+                self._fork_writer()  # what the one before had is in the images still
+        elif self._writer.ready:
+            self._saving.write_last()
 
-        self._after(SAVING_TOLD_S, tell)
-
-    def _kill_after(self, delay_s: float, role: str) -> None:
-        def kill() -> None:
-            for child in self._children.values():
-                if child.role == role:
-                    log.warning("%s takes too long to end: killed", child.name)
-                    self._kill(child)
-
-        self._after(delay_s, kill)
+    def _tell_saving(self) -> None:
+        if self._saving.writing_last:
+            log.info("the data is being saved; a second signal would end it at once")
+        self._after(SAVING_TOLD_S, self._tell_saving)
 
     def _end(self, code: int) -> None:
         self._over, self._code = True, code
-
-    def _kill_all(self) -> None:
-        """Leave nobody behind, however we end."""
-        for child in self._children.values():
-            self._kill(child)
-        for pid in list(self._children):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-
-
-def _durability(settings: Settings) -> str:
-    if settings.data is None:
-        return (
-            "nothing is on disk, so nothing outlives this server "
-            "(--data DIR saves at a clean stop); "
-            "if the writer dies, work since the last sync may be lost"
-        )
-    return (
-        f"saved to {settings.data} at a clean stop; what comes after may be lost if the writer, "
-        "the server or the host dies"
-    )
-
-
-def _size(size_bytes: int) -> str:
-    """For people: 36 KiB, 1.5 GiB."""
-    size, units = size_bytes / 1024, iter(("KiB", "MiB", "GiB"))
-    unit = next(units)
-    while size >= 1024 and unit != "GiB":
-        size, unit = size / 1024, next(units)
-    return f"{size:.0f} {unit}" if size >= 10 else f"{size:.1f} {unit}"

@@ -17,7 +17,7 @@ import msgpack
 
 from diptych.serving import frames
 from diptych.serving.frames import FrameBuffer
-from diptych.serving.unanswered import Entry, Unanswered
+from diptych.serving.unanswered import LOGGED_SENDS_MAX, SENDS_MAX, Entry, Unanswered
 from diptych_client.errors import (
     DiptychError,
     LogFailed,
@@ -44,15 +44,16 @@ LOG_FAILED = "the server's log can't be written: it takes no transactions until 
 
 
 class Transactions:
-    """`wait_s`: how long one waits for a writer."""
+    """`wait_s`: how long one waits for a writer. `logged`: whether writers have a log."""
 
-    def __init__(self, gateway: Gateway, wait_s: float) -> None:
+    def __init__(self, gateway: Gateway, wait_s: float, logged: bool) -> None:
         self.gateway = gateway
         self.link: WriterLink | None = None
         self.met = False  # whether this writer has said where it stands
         self.log_failed = False
         self._wait_s = wait_s
-        self._unanswered = Unanswered(BYTES_MAX, COUNT_MAX)
+        sends_max = LOGGED_SENDS_MAX if logged else SENDS_MAX
+        self._unanswered = Unanswered(BYTES_MAX, COUNT_MAX, sends_max)
         self._request = 0  # of the gateway's own calls
 
     def __len__(self) -> int:
@@ -116,6 +117,10 @@ class Transactions:
         if entries:
             self.gateway.counts.resent += sum(e.count for e in entries if e.sends > 1)
             self.link.send_all([entry.data for entry in entries])
+
+    def forget_sessions(self) -> None:
+        """Drop what came on sessions, whose numbers the next writer may have given to others."""
+        self._unanswered.forget_sessions()
 
     def lose(self) -> None:
         """The writer is gone, and with it the answers to what it was sent."""

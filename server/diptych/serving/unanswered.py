@@ -22,8 +22,9 @@ from diptych_client.protocol import HEADER, Kind
 
 REPEATABLE = frozenset({SESSION_OPEN, SESSIONS_TOUCH, OUTCOME, OUTCOME_OF_KEY})
 SENDS_MAX = 5
-"""Writers that one transaction may be sent to. Where there is a log, one that kills them is set
-aside long before; where there is none, this is what ends it."""
+"""Writers that a transaction may be sent to where there is no log: it may be what kills them."""
+LOGGED_SENDS_MAX = 100
+"""With a log that one is found and set aside long before, and the others need not suffer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,9 +48,10 @@ class Entry:
 class Unanswered:
     """See the module. `count`: frames, `bytes`: of entries that have any."""
 
-    def __init__(self, bytes_max: int, count_max: int) -> None:
+    def __init__(self, bytes_max: int, count_max: int, sends_max: int = SENDS_MAX) -> None:
         self.bytes_max = bytes_max
         self.count_max = count_max
+        self.sends_max = sends_max
         self.count = self.bytes = 0
         self._entries: deque[Entry] = deque()
 
@@ -82,7 +84,7 @@ class Unanswered:
                 self.put(entry)
                 continue
             for part, again in _parts(entry):
-                if again and part.sends < SENDS_MAX:
+                if again and part.sends < self.sends_max:
                     part.until = until
                     self.put(part)
                 else:
@@ -111,6 +113,12 @@ class Unanswered:
             self.bytes -= len(entry.data)
             expired.append(entry)
         return expired
+
+    def forget_sessions(self) -> None:
+        """Drop what came on a session: whoever sent it is about to send it again."""
+        for entry in self.take_all():
+            if not HEADER.unpack_from(entry.data)[5]:
+                self.put(entry)
 
     def take_all(self) -> list[Entry]:
         entries = list(self._entries)

@@ -14,7 +14,7 @@ import numpy as np
 import diptych
 from diptych.app import App
 from diptych.config import Limits
-from diptych.engine.system import DESCRIBED, OF_GATEWAYS, OUTCOME, OUTCOME_OF_KEY
+from diptych.engine.system import DESCRIBED, OF_GATEWAYS
 from diptych.serving.frames import Bytes
 from diptych_client.errors import ProtocolError
 from diptych_client.protocol import HEADER, HEADER_BYTES, RESULT_BYTES_DEFAULT, Kind
@@ -93,7 +93,6 @@ def operation_kinds(app: App) -> Bytes:
     """For each operation's number, the kind of frame that calls it; 0: no client may."""
     kinds = {operation.number: Kind[operation.kind.upper()] for operation in DESCRIBED}
     kinds |= {operation.number: Kind[operation.kind.upper()] for operation in app.operations}
-    kinds |= {OUTCOME: Kind.TRANSACTION, OUTCOME_OF_KEY: Kind.TRANSACTION}
     by_number = np.zeros(1 + max(kinds), np.uint8)
     for number, kind in kinds.items():
         if number not in OF_GATEWAYS:

@@ -3,8 +3,8 @@
 A plain loop over epoll: read from the gateway, split, run what came in pieces of about a
 millisecond, send the replies, give the syncer its turn. Nothing here ever waits for a gateway:
 replies that it does not take are kept up to a bound, reading from it stops meanwhile, and a gateway
-that takes nothing for too long is given up (the supervisor replaces it). Ends by the supervisor's
-word, or with it. With a data directory it saves the data before it ends by that word.
+that takes nothing for too long is given up (the supervisor replaces it). Nor does it wait for the
+checkpointer, to which it lends an image. Ends by the supervisor's word, or with it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from typing import Any
 from diptych.app import App
 from diptych.config import Settings
 from diptych.control_page import Word
-from diptych.durable import DataDirectory, DiskFull, LogBroken
-from diptych.engine.opening import save
+from diptych.durable import DiskFull, LogBroken
 from diptych.engine.sync import Pinned, Published
 from diptych.errors import ConfigurationError, CorruptionError, OutOfMemory
 from diptych.memory import NONE, MemoryFailure
 from diptych.serving import channel, control, frames
 from diptych.serving.channel import Hold, Image, Internal
+from diptych.serving.checkpoint_peer import CheckpointPeer
 from diptych.serving.control import Control, Message
 from diptych.serving.peers import STUCK_NS, GatewayPeer
 from diptych.serving.spawn import (
-    EXIT_FAILED,
     EXIT_LOG_FAILED,
     EXIT_NEVER_RESTART,
     EXIT_PARENT_GONE,
@@ -72,7 +71,7 @@ def main(plan: WriterPlan) -> int:
     try:
         taken = take_memory(plan.app, plan.settings, plan.memory, plan.request)
         # From here on, not before: what was done by a replayed transaction stays done.
-        taken.engine.region.share_last_page(plan.request.control_fd)
+        taken.engine.db.space.share_control(plan.request.control_fd)
     except ConfigurationError as error:
         log.error("%s", error)
         return EXIT_USAGE
@@ -94,7 +93,7 @@ class Writer:
     def __init__(self, plan: WriterPlan, taken: Taken) -> None:
         self.engine, self.syncer = taken.engine, taken.syncer
         self._tracker, self._recovered = taken.tracker, taken.recovered
-        self._app, self._directory = plan.app, taken.directory
+        self._directory = taken.directory
         self._log = taken.log
         self._control_words = taken.engine.control
         self._outcome = taken.outcome
@@ -104,9 +103,10 @@ class Writer:
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[int], None]] = {}
         self._gateways: list[GatewayPeer] = []
+        self._checkpoints: CheckpointPeer | None = None
         self._ending = False
         self._code = 0
-        self._told_ready = False
+        self._told_ready = self._saved = False
         self._busy_ns = 0
         self._began_ns = time.monotonic_ns()
         self._watch(self._control.fileno(), self._on_control)
@@ -129,8 +129,8 @@ class Writer:
                 broken,
             )
             return EXIT_LOG_FAILED
-        if self._code == 0 and self._directory is not None:
-            self._code = self._save(self._directory)
+        if self._saved and self._directory is not None:
+            self._directory.end_in_order()
         return self._code
 
     def _turn(self) -> None:
@@ -142,28 +142,6 @@ class Writer:
             self._log.idle()
         self._sync()
         self._look_after_gateways()
-
-    def _save(self, directory: DataDirectory) -> int:
-        """Write what there is to the data directory; the exit code."""
-        engine = self.engine
-        newest = None
-        try:
-            newest = directory.newest()
-            if newest is not None and newest.sequence == engine.sequence:
-                # A directory's checkpoints are of one line: the same number is the same data.
-                log.info("nothing to save: %s has it all", newest.path.name)
-                return 0
-            save(self._app.name, directory, engine.region, engine.layout)
-        except (OSError, MemoryError) as error:
-            has = f"it has {newest.path.name}" if newest else "nothing is there"
-            log.error(
-                "the data was not saved to %s: %s; %s, and what came after it is lost",
-                directory.path,
-                error,
-                has,
-            )
-            return EXIT_FAILED
-        return 0
 
     def _watch(self, fd: int, on_ready: Callable[[int], None]) -> None:
         self._ready[fd] = on_ready
@@ -193,19 +171,37 @@ class Writer:
                 gateway = GatewayPeer(control.adopt(message["descriptor"]), message["holder"])
                 self._gateways.append(gateway)
                 self._watch(gateway.socket.fileno(), lambda e: self._on_gateway(gateway, e))
+            case "checkpointer":
+                self._adopt_checkpointer(message)
             case "left":
+                if self._checkpoints and self._checkpoints.holder == message["holder"]:
+                    self._ready.pop(self._checkpoints.fd, None)
+                    self._checkpoints.left()
                 self.syncer.left(message["holder"])
                 # What it said last may still be unread: it must not come back by that.
                 for gone in [g for g in self._gateways if g.holder == message["holder"]]:
                     self._drop(gone)
             case "stop":
+                # All of it is in the log, or in the last checkpoint.
+                self._saved = self._log.wakeup_fd >= 0 or message["saved"]
                 self._end(0)
+
+    def _adopt_checkpointer(self, message: Message) -> None:
+        sock = control.adopt(message["descriptor"])
+        peer = CheckpointPeer(sock, message["holder"], self.syncer, self._epoll)
+
+        def on_ready(events: int) -> None:
+            if not peer.on_ready(events):
+                del self._ready[peer.fd]
+
+        self._checkpoints, self._ready[peer.fd] = peer, on_ready
 
     def _end(self, code: int) -> None:
         self._ending, self._code = True, code
 
     def _tell_ready(self) -> None:
         self._told_ready = True
+        self._control_words[Word.SEQUENCE] = self.engine.sequence
         self._control.send(
             {
                 "tell": "ready",
@@ -423,6 +419,8 @@ class Writer:
                     self._tell_ready()
             else:
                 self._pinned(event)
+        if self._checkpoints is not None:
+            self._checkpoints.look()
 
     def _pinned(self, event: Pinned) -> None:
         if event.image == NONE:

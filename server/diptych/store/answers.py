@@ -23,7 +23,6 @@ from diptych.store.words import (
     ANSWERS_ALLOCATED,
     ANSWERS_HEAD,
     ANSWERS_WORDS,
-    SEQUENCE,
     WINDOW,
 )
 
@@ -76,8 +75,16 @@ def entry_at(words: Words, position: int) -> int:
 
 
 @kernel
-def append(words: Words, request: int, check: int, what: int, length: int, before: int) -> int:
-    """Begin the next answer of this transaction; its position, or -1 without memory.
+def append(
+    words: Words,
+    request: int,
+    check: int,
+    what: int,
+    length: int,
+    sequence: int,
+    before: int,
+) -> int:
+    """Begin the next answer, of transaction `sequence`; its position, or -1 without memory.
 
     `before`: position of the session's last one, or 0. The payload is the caller's to write.
     """
@@ -91,7 +98,7 @@ def append(words: Words, request: int, check: int, what: int, length: int, befor
     words[entry + A_REQUEST] = request
     words[entry + A_CHECK] = check
     words[entry + A_LENGTHS] = delta << DELTA_SHIFT | length
-    words[entry + A_SEQUENCE] = words[SEQUENCE]
+    words[entry + A_SEQUENCE] = sequence
     words[entry + A_WHAT] = what
     payload_words = (length + 7) // 8
     if payload_words > 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from diptych.kernel import direct, ready
 from diptych.store import (
+    batches,
     btree,
     bulk,
     bulk_writes,
@@ -65,4 +66,8 @@ find_key = direct(keys.find_key, 0)
 admit_key = direct(keys.admit_key, 1)
 remember_key = direct(keys.remember_key, 3)
 hash_frames = ready(frame_hash.hash_frames, "(uint8[::1], int64[::1], int64, int64, int64[::1])")
+remember_run = ready(
+    batches.remember_run,
+    "(int64[::1], uint8[::1], uint8[::1], int64[::1], int64[::1], int64, uint8[::1], int64)",
+)
 check_requests = ready(verify_requests.check_requests, "(int64[::1],)")

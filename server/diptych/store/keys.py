@@ -171,7 +171,7 @@ def remember_key(words: Words, check: int, what: int, length: int) -> int:
     if length <= KEY_INLINE_BYTES:
         payload = row + K_INLINE
     else:
-        position = append(words, 0, check, what, length, 0)
+        position = append(words, 0, check, what, length, words[SEQUENCE], 0)
         if position >= 0:
             words[row + K_POSITION] = position
             payload = entry_at(words, position) + A_PAYLOAD

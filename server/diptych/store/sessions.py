@@ -108,13 +108,17 @@ def look_up(words: Words, session: int, request: int) -> int:
 
 @kernel
 def admit(words: Words, session: int, request: int, check: int) -> int:
-    """What `look_up` says of a frame with this hash; memory for its answer if it may run."""
+    """What `look_up` says of a frame with this hash. If it may run, there is memory for its answer,
+    and its request counts as answered from now on: it has to be remembered.
+    """
     found = look_up(words, session, request)
     if found > 0:
         same = words[found + A_CHECK] == check or words[found + A_WHAT] & BURNT != 0
         return found if same else REQUEST_CONFLICT
-    if found == REQUEST_NEW and not has_room(words):
-        return GROW_ANSWERS
+    if found == REQUEST_NEW:
+        if not has_room(words):
+            return GROW_ANSWERS
+        set_answered(words, row_of(words, session), request)
     return found
 
 
@@ -129,7 +133,8 @@ def remember(words: Words, session: int, request: int, check: int, what: int, le
         return 0
     set_answered(words, row, request)
     words[row + R_USED] = words[NOW]
-    position = append(words, request, check, what, length, words[row + R_LAST])
+    before = words[row + R_LAST]
+    position = append(words, request, check, what, length, words[SEQUENCE], before)
     if position < 0:
         return 0
     words[row + R_LAST] = position

@@ -42,10 +42,9 @@ class Space:
         self.scratch = self.scratch_bytes.cast("q")
         self.arguments = self.scratch[at.S_ARGUMENT : at.S_ARGUMENT + at.VALUES_MAX]
         self.blob = self.scratch_bytes[at.S_BLOB * 8 : at.S_UNDO * 8]
-        self.undo = self.scratch[at.S_UNDO : -at.CONTROL_WORDS]
-        self.control = self.scratch[-at.CONTROL_WORDS :]
+        self.undo = self.scratch[at.S_UNDO :]
+        self.control = self.scratch[at.S_CONTROL : at.S_BLOB]
         self.scratch[at.S_UNDO_LIMIT] = len(self.undo)
-        self.scratch[at.S_CONTROL] = len(self.ints) + len(self.scratch) - at.CONTROL_WORDS
         self._free_cursors = list(range(at.CURSORS))
         # Ranges and iterations that have begun and not ended, and those that a transaction's end
         # left behind, whose era is over. Each holds a reference to its rows' class.
@@ -68,6 +67,10 @@ class Space:
         """Note what the transaction needs before it runs again; returns what to raise."""
         self.memory_needed = Asked(descriptor, compact)
         return MemoryNeeded()
+
+    def share_control(self, fd: int) -> None:
+        """Have `fd` as the control page from now on; it stays the caller's. Errors: OSError."""
+        self.region.share_scratch_page(fd, at.S_CONTROL * 8)
 
     def is_over_budget(self) -> bool:
         """Whether the transaction that runs has used up its time."""

@@ -200,7 +200,6 @@ S_FAULT = (
 )
 S_HEAP_WORDS = 4  # with GROW_HEAP: how many words the heap needs at the least
 S_WORD = 5  # the word that an update is about to write
-S_CONTROL = 6  # word position of the control page, or of a page of zeros: the scratch's last one
 S_PAGES = 8  # while the undo log is kept in pages: where the bitmap of those saved is; else 0
 S_PAGES_LIMIT = 9  # and what S_UNDO_LIMIT was
 S_RANDOM_SEQUENCE = 10  # which transaction drew random numbers last; -1: it begins anew
@@ -225,7 +224,9 @@ S_CALL_ANSWER = S_CALL + 256  # its value, or the details of its rejection
 CALL_WORDS = 512
 CALL_ARGUMENTS_MAX = 248
 CALL_ANSWER_MAX = 256
-S_BLOB = S_CALL + CALL_WORDS  # bytes of a value on its way into a heap
+# The control page, or zeros where there is none: whole pages from the scratch's beginning.
+S_CONTROL = -(-(S_CALL + CALL_WORDS) // PAGE_WORDS) * PAGE_WORDS
+S_BLOB = S_CONTROL + PAGE_WORDS  # bytes of a value on its way into a heap
 BLOB_WORDS = (HEAP_VALUE_BYTES_MAX + 1) // 8
 S_UNDO = S_BLOB + BLOB_WORDS
 
@@ -263,7 +264,6 @@ UNEXPECTED = -12  # a compiled handler met what only the interpreter can tell
 OVER_BUDGET = -16  # the transaction has used up its time: the control page says so
 
 # Of the control page (diptych/control_page.py), which others write meanwhile.
-CONTROL_WORDS = PAGE_WORDS
 DOOMED = 2  # number of a transaction that has used up its time; 0: none
 
 # What `sessions.admit` and its like say of a request that must not run; 0: it may, above: where

@@ -34,7 +34,7 @@ def test_throughput() -> None:
 
 @pytest.mark.parametrize(
     ("section", "figure"),
-    [("restart", "first_answer_s"), ("takeover", "silence_ms")],
+    [("restart", "first_answer_s"), ("takeover", "silence_ms"), ("replay", "replayed_per_s")],
 )
 def test_another_section(section: str, figure: str) -> None:
     assert run(section)[figure] > 0

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from diptych import App, Db, Rejected, key, ordered, ref
-from diptych.control_page import PAGE_BYTES, ControlPage
+from diptych.control_page import ControlPage
 from diptych.store import words as at
 from diptych.store.compiled.handlers import INTERPRETED_CODES, failed
 from diptych.store.faults import OverBudgetNow
@@ -148,7 +148,7 @@ def doom_in_a_step(bench: Bench) -> Callable[[], None]:
 def test_the_page_that_another_process_writes_ends_a_handler(lane: str) -> None:
     with app.open(now=0, lane=lane) as bench:
         control = ControlPage.create()
-        bench._region.share_last_page(control.fd)
+        bench._engine.db.space.share_control(control.fd)
         assert bench.make(3) == 3
         before = bench.fingerprint()
         sequence = str(bench._engine.sequence + 1)
@@ -217,10 +217,3 @@ def test_outside_of_frames_the_error_is_the_same(bench: Bench) -> None:
     doom_next(bench)
     with pytest.raises(OverBudget, match="make"):
         bench._engine.transact(make, 5)
-
-
-def test_the_last_page_of_the_scratch_is_nobody_elses(bench: Bench) -> None:
-    space = bench._engine.db.space
-    limit = space.scratch[at.S_UNDO_LIMIT]
-    assert (at.S_UNDO + limit) * 8 + PAGE_BYTES == bench._region.scratch_bytes
-    assert space.scratch[at.S_CONTROL] * 8 + PAGE_BYTES == bench._region.words.nbytes

@@ -377,11 +377,14 @@ def test_what_depends_on_the_machine_is_noted_and_replayed_from_there(
     assert rig.call(one) == ("ERROR", code)
     assert rig.call(keyed("exhaust", "k", kind, 600)) == ("ERROR", code)
     assert rig.engine.aborts == [], "that was a retry"
-    assert rig.call(frame("exhaust", "", 1_500, session=session, request=7)) == 1_500
-    outcome = rig.engine.outcome
     start.engine.skip = {4: cause, 5: cause}
     replayed(start, rig.log[done:])
     assert start.engine.aborts == []
+    assert start.memory() == rig.memory()
+    # What was given then and taken back is given again.
+    last = frame("exhaust", "", 1_500, session=session, request=7)
+    assert rig.call(last) == start.call(last) == 1_500
+    outcome = rig.engine.outcome
     assert start.memory() == rig.memory()
     assert start.engine.outcome == outcome
     start.close()

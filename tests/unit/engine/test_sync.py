@@ -399,6 +399,34 @@ def test_without_a_free_image_it_waits_then_names_the_oldest_holder(
     assert bench.published().image == first.image
 
 
+def test_an_image_is_kept_for_as_long_as_it_takes(make: Callable[..., Bench]) -> None:
+    """The one who keeps it has none but this, and is never named as the one to be stopped."""
+    bench = make(2, max_pin_ms=1000)
+    assert bench.syncer.keep("checkpointer", 1) is None
+    first = bench.published()
+    assert bench.syncer.keep("checkpointer", 1) == (first, None)
+    bench.syncer.joined("gateway")
+    bench.write(2)
+    second = bench.published(10)
+    bench.syncer.released("gateway", first.image, first.epoch)
+    bench.write(3)
+    for _ in range(3):
+        assert bench.after(2000) == []
+    assert bench.syncer.statistics()["pinned"] == 0
+    bench.syncer.released("checkpointer", first.image, first.epoch)
+    third = bench.published()
+    assert third.image == first.image
+    bench.syncer.released("gateway", second.image, second.epoch)
+    kept = bench.syncer.keep("checkpointer", 1)
+    assert kept is not None
+    assert (kept[0], sorted(kept[1].tolist())) == (third, [2, 3])  # type: ignore[union-attr]  # known
+    bench.syncer.left("checkpointer")
+    bench.syncer.kept_in_vain(1)
+    bench.write(4)
+    bench.published(10)
+    assert bench.syncer.keep("checkpointer", 1)[1] is None  # type: ignore[index]  # published
+
+
 def test_blocked_with_nothing_new_is_no_reason_to_stop_anybody(make: Callable[..., Bench]) -> None:
     bench = make(2)
     bench.published()

@@ -125,6 +125,23 @@ def test_nothing_written_makes_no_image(mirror: Mirror) -> None:
     assert mirror.differences(1).tolist() == []
 
 
+def test_what_changed_is_told_to_each_slot_once(mirror: Mirror) -> None:
+    sync(mirror)
+    assert mirror.changed(1) is None
+    write(mirror, 3, 4)
+    sync(mirror)
+    assert mirror.changed(2) is None
+    write(mirror, 4, 5)
+    assert mirror.changed(1).tolist() == [3, 4], "of the current image, not of the region"
+    sync(mirror)
+    assert sorted(mirror.changed(2).tolist()) == [4, 5]
+    assert sorted(mirror.changed(1).tolist()) == [4, 5]
+    assert mirror.changed(1).tolist() == []
+    mirror.forget_changes(1)
+    mirror.forget_changes(3)
+    assert mirror.changed(1) is None
+
+
 def test_an_abandoned_sync_loses_nothing(mirror: Mirror) -> None:
     for image in (0, 1, 2):
         write(mirror, 1)

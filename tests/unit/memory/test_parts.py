@@ -130,6 +130,8 @@ def test_the_oldest_hold() -> None:
     assert holds.oldest() in (("b", 1, 8), ("c", 1, 8))
     assert holds.oldest(besides=1) == ("a", 2, 9)
     assert holds.holders_of(1, 8) == ["b", "c"]
+    assert holds.oldest(exempt=["b"]) == ("a", 2, 9), "c would end for nothing: b stays on 1"
+    assert holds.oldest(besides=2, exempt=["b"]) is None
 
 
 def test_unknown_holders_hold_everything_until_each_has_answered() -> None:

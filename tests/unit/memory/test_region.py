@@ -62,6 +62,23 @@ def test_scratch_is_private_and_the_rest_is_shared(region: Region) -> None:
         assert other.fd != region.fd
 
 
+def test_a_page_of_the_scratch_can_be_shared_with_others(region: Region) -> None:
+    fd = os.memfd_create("page")
+    os.ftruncate(fd, 4096)
+    region.scratch[:] = b"x" * len(region.scratch)
+    region.share_scratch_page(fd, 4096)
+    assert bytes(region.scratch[4096:]) == bytes(4096)
+    os.pwrite(fd, b"told", 8)
+    assert bytes(region.scratch[4104:4108]) == b"told"
+    region.scratch[4104] = 0
+    assert os.pread(fd, 4, 8) == b"\0old"
+    assert bytes(region.scratch[:4096]) == b"x" * 4096
+    os.close(fd)
+    for start_bytes in (-4096, 100, 8192):
+        with pytest.raises(ValueError, match="no page"):
+            region.share_scratch_page(0, start_bytes)
+
+
 @pytest.mark.parametrize("size", [0, -4096, 100])
 def test_sizes_are_whole_pages(size: int) -> None:
     with pytest.raises((ValueError, OSError)):

@@ -494,6 +494,37 @@ async def test_another_history_is_told_to_queries() -> None:
         assert error["history"] == HISTORY + 1
 
 
+async def test_another_history_may_have_given_a_session_to_somebody_else() -> None:
+    """So nothing that came on one is sent again, and those who have one connect again."""
+    async with staged() as stage:
+        first, _ = await stage.writer(10), await stage.reader()
+        one, gone = await stage.guest(first, SESSION), await stage.guest(first, SESSION + 1)
+        plain = await stage.guest(first)
+        for client in (one, gone):
+            client.send(call(1), keyed(2, b"k"))
+            await first.calls(2)
+        plain.send(keyed(1, b"k"))
+        sent = await first.calls(1)
+        gone.leave()
+        await stage.until(lambda: len(stage.gateway._connections) == 2)
+        first.leave()
+        await stage.until(lambda: stage.gateway.transactions.link is None)
+        one.send(call(3))
+        opening = await stage.client({"identity": WHO})
+        await stage.until(lambda: len(stage.gateway.transactions) == 7)
+        second = await stage.writer(5, HISTORY + 1)
+        assert await one.is_over()
+        assert await second.calls(1) == sent
+        asked, _ = await second.call()
+        assert asked.operation == SESSION_OPEN
+        assert await second.says_nothing()
+        second.answer(*sent)
+        second.answer(asked, value=SESSION)
+        assert await answers(plain, 1) == [1]
+        assert (await opening.frame())[1]["session"] == SESSION
+        assert len(stage.gateway.transactions) == 0
+
+
 # Sessions in use, and what is asked about the server.
 
 

@@ -45,7 +45,7 @@ def region() -> StoreRegion:
 
 
 def doom(region: StoreRegion, sequence: int) -> None:
-    region.words[region.words[region.scratch + at.S_CONTROL] + at.DOOMED] = sequence
+    region.words[region.scratch + at.S_CONTROL + at.DOOMED] = sequence
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -71,4 +71,5 @@ def test_sequence_number_0_is_never_doomed(region: StoreRegion) -> None:
 
 def test_kernels_and_the_control_page_agree() -> None:
     assert at.DOOMED == Word.DOOMED
-    assert at.CONTROL_WORDS * 8 == PAGE_BYTES
+    assert at.S_CONTROL * 8 % PAGE_BYTES == 0
+    assert (at.S_BLOB - at.S_CONTROL) * 8 == PAGE_BYTES
