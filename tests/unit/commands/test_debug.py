@@ -32,7 +32,11 @@ def debug(command: Command, monkeypatch: pytest.MonkeyPatch) -> Debug:
 
 def test_it_stops_at_the_handler_with_everything_as_it_was(debug: Debug, usual: Path) -> None:
     before = files_of(usual)
-    asked = ("p (source, target, amount)", "p db.account[5].cash, db.account[6].cash", "p db.caller")
+    asked = (
+        "p (source, target, amount)",
+        "p db.account[5].cash, db.account[6].cash",
+        "p db.caller",
+    )
     code, said = debug(usual, 14, *asked, "p db.sequence", "n", "n", "p payer.cash", "c")
     assert code == 0, said
     assert "transaction 14: pay(source=5, target=6, amount=2)" in said
