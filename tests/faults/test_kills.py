@@ -20,7 +20,7 @@ from tests.support.trouble import ACCOUNTS, CASH, app
 from tests.support.wire import Wire, alive, numbers, wait_until
 
 from diptych import App, Db, key
-from diptych.serving import peers, supervisor, writer
+from diptych.serving import peers, processes, supervisor, writer
 from diptych.serving.local import Server, running
 from diptych_client import (
     AsyncClient,
@@ -301,6 +301,8 @@ async def test_transactions_do_not_wait_for_ever() -> None:
                     await bank.transfer(1, 2, 5)
             finally:
                 server.signal(signal.SIGCONT)
+            while (await bank.info())["writer"] is None:
+                await asyncio.sleep(0.005)
             assert await bank.transfer(1, 2, 5) == CASH - 5
 
 
@@ -318,7 +320,7 @@ def test_a_gateway_that_stands_still_is_replaced_when_killed() -> None:
 @pytest.mark.parametrize("role", ["writer", "gateway", "reader"])
 def test_a_machine_that_refuses_a_process(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
     """A replacement that can't be forked is tried again; the server goes on with what it has."""
-    really_fork = supervisor.fork_child
+    really_fork = processes.fork_child
     forks = Counter[str]()
 
     def fork_child(name: str, *given: Any, **named: Any) -> Any:
@@ -329,7 +331,7 @@ def test_a_machine_that_refuses_a_process(monkeypatch: pytest.MonkeyPatch, role:
             raise BlockingIOError(11, "Resource temporarily unavailable")
         return really_fork(name, *given, **named)
 
-    monkeypatch.setattr(supervisor, "fork_child", fork_child)
+    monkeypatch.setattr(processes, "fork_child", fork_child)
     monkeypatch.setattr(supervisor, "RETRY_S", 0.05)
     with running(app) as server:
         kill(server.pids[role][:1])()
