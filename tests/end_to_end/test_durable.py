@@ -64,7 +64,7 @@ def bank(version: int = 1, *, more: bool = False, changed: bool = False) -> App:
 def test_what_was_there_is_there_again(tmp_path: Path) -> None:
     data = tmp_path / "made" / "here"
     with running(app, readers=1, data=data) as server, server.client() as client:
-        assert f"saved to {data} at a clean stop" in server.log()
+        assert f"leaves when its transaction is on the disk, in {data}" in server.log()
         for number in range(1, 11):
             last = client.reply("transfer", number, number + 1, number).sequence
         balances = [client.balance(number) for number in range(1, ACCOUNTS + 1)]

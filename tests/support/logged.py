@@ -7,7 +7,7 @@ set, by what the process remembers.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,16 +194,29 @@ FACTS = to_text(facts_of(app, "interpreted"))
 
 
 @contextmanager
-def logged(path: Path, *, facts: str = FACTS, settings: Settings = Settings()) -> Iterator[Logged]:
+def logged(
+    path: Path,
+    *,
+    facts: str = "",
+    settings: Settings = Settings(),
+    capacities: Mapping[str, int] | None = None,
+) -> Iterator[Logged]:
     """Data with the setup's transaction and its checkpoint, and an empty log. What is in `path`
     afterwards is what a stop in order leaves, without a checkpoint of its own.
     """
+    facts = facts or to_text(facts_of(app, "interpreted", capacities))
     with (
-        Region.create(layout_bytes(app), scratch_bytes=SCRATCH_BYTES) as region,
+        Region.create(layout_bytes(app, capacities), scratch_bytes=SCRATCH_BYTES) as region,
         DataDirectory.open(path, app.name) as directory,
     ):
         engine = Engine.create(
-            app, region, grow=region.allocate, history=HISTORY, seed=5, now_ns=lambda: BEGAN_NS
+            app,
+            region,
+            grow=region.allocate,
+            history=HISTORY,
+            capacities=capacities,
+            seed=5,
+            now_ns=lambda: BEGAN_NS,
         )
         save(app.name, directory, region, engine.layout, facts)
         directory.begin(settings.durability)

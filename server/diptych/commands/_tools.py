@@ -33,9 +33,7 @@ def target_name(target: str) -> str:
 
 def app_of(target: str) -> App:
     """The application that was given. Errors: ConfigurationError."""
-
-
-return import_app(target_name(target), Path.cwd())
+    return import_app(target_name(target), Path.cwd())
 
 
 def log_to_stderr(role: str) -> None:

@@ -224,7 +224,8 @@ def _left_out(path: Path, point: Point, found: LogRead, base: int, *, damaged: b
     bad = ending.state is State.DAMAGED or (ending.state is State.MISSING and found.has_log)
     if bad:
         told.append(
-            f"what the log had behind {found.last}: it is {ending.state.value}: {ending.where}"
+            f"what the log had behind {max(found.last, base)}: it is {ending.state.value}: "
+            f"{ending.where}"
         )
     elif ending.state is State.TORN:
         told.append(f"what was being written when the server ended: {ending.where}")
