@@ -68,7 +68,9 @@ def test_who_has_it_locked(command: Command, own: Path) -> None:
         assert code == 0
         assert f"in use by process {os.getpid()}, logged, durability os" in said
     _, said = command("inspect", own)
-    assert "not in use; the last one there, logged, ended killed, and the host has run since" in said
+    assert (
+        "not in use; the last one there, logged, ended killed, and the host has run since" in said
+    )
 
 
 def test_records_with_names(command: Command, usual: Path) -> None:

@@ -115,9 +115,7 @@ def damage_log(path: Path, at: int) -> None:
     flip(log, at)
 
 
-def test_a_damaged_log_gives_what_is_before_the_damage(
-    command: Command, tmp_path: Path
-) -> None:
+def test_a_damaged_log_gives_what_is_before_the_damage(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "data"
     with logged(path) as made:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""`diptych verify`: the same bytes are found the same, and each way to differ is found and named."""
+"""`diptych verify`: equal bytes are found equal, and each way to differ is found and named."""
 
 from __future__ import annotations
 
