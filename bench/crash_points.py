@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.support.crash_points import CrashPoints  # noqa: E402 - tests come first
+from tests.support.power import MEMORY  # noqa: E402
 
 
 def main() -> int:
@@ -37,9 +37,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    # The disk is a model: what it is made of need not be one.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as temporary:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
         work = arguments.keep or Path(temporary)
         work.mkdir(exist_ok=True)
         report = CrashPoints(

@@ -15,6 +15,7 @@ from diptych import App, Db, Rejected, key, text
 ACCOUNTS = 1_000
 CASH = 10**15
 ROW_BYTES = 1024
+NOTE_BYTES = ROW_BYTES - 80
 FILL_ROWS = 20_000
 
 toy = App("toy")
@@ -56,13 +57,13 @@ def place(db: Db, account: int, price: int, quantity: int) -> int:
 class Item:
     id: int = key(auto=True)
     changes: int = 0
-    note: Annotated[str, text(ROW_BYTES - 80)] = ""
+    note: Annotated[str, text(NOTE_BYTES)] = ""
 
 
 @bulky.transaction
 def fill(db: Db, count: int) -> int:
     """Add rows. Returns how many there are."""
-    note = "x" * (ROW_BYTES - 80)
+    note = "x" * NOTE_BYTES
     for _ in range(count):
         db.item.insert(note=note)
     return len(db.item)
@@ -78,9 +79,11 @@ def change(db: Db, item: int) -> int:
 
 @bulky.transaction
 def change_all(db: Db, first: int, stop: int) -> None:
-    """Write to every page of some rows."""
-    for item in range(first, stop, 2):
-        db.item[item].changes += 1
+    """Write to every page that some rows are in: texts are most of them, four to a page."""
+    for item in range(first, stop, 4):
+        row = db.item[item]
+        row.changes += 1
+        row.note = ("y" if row.changes % 2 else "x") * NOTE_BYTES
 
 
 @bulky.query

@@ -30,7 +30,10 @@ import numba
 from numba import types
 from numba.core import config
 
-KERNEL_SOURCES = ("kernel.py", "memory/*.py", "store/*.py", "serving/frames.py", "loadtest/*.py")
+KERNEL_SOURCES = (
+    *("kernel.py", "memory/*.py", "store/*.py"),
+    *("engine/framing.py", "serving/frames.py", "loadtest/*.py"),
+)
 """Where kernels are, and whatever they take constants from. A test compares it with the imports."""
 CACHES_KEPT = 8
 

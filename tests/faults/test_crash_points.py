@@ -11,8 +11,8 @@ from tests.support.power import RecordedFiles, RecordedSyncer
 POINTS = 40
 
 
-def test_nothing_that_was_answered_is_lost(tmp_path: Path) -> None:
-    report = CrashPoints(tmp_path, points=POINTS, seed=3, points_a_life=20).run()
+def test_nothing_that_was_answered_is_lost(work: Path) -> None:
+    report = CrashPoints(work, points=POINTS, seed=3, points_a_life=20).run()
     assert report.well, "\n".join(report.violations)
     assert report.points == POINTS
     assert report.checkpoints > 4
@@ -22,20 +22,20 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_lies_about_the_log_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wait(syncer: RecordedSyncer) -> None:
         syncer._begun = None
 
     monkeypatch.setattr(RecordedSyncer, "wait", wait)
-    report = CrashPoints(tmp_path, points=20, seed=3, points_a_life=20).run()
+    report = CrashPoints(work, points=20, seed=3, points_a_life=20).run()
     assert any("was answered, and" in each for each in report.violations)
 
 
 def test_a_disk_that_lies_about_checkpoints_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RecordedFiles, "sync", lambda files, fd: None)
     monkeypatch.setattr(RecordedFiles, "sync_data", lambda files, fd: None)
-    report = CrashPoints(tmp_path, points=20, seed=3, points_a_life=20).run()
+    report = CrashPoints(work, points=20, seed=3, points_a_life=20).run()
     assert not report.well

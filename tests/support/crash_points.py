@@ -83,9 +83,17 @@ class Truth:
 class Life:
     """One writer from its start on. Close it."""
 
-    def __init__(self, root: Path, chance: Random, boot: str, truth: Truth, first: int = 1) -> None:
+    def __init__(
+        self,
+        root: Path,
+        chance: Random,
+        boot: str,
+        truth: Truth,
+        first: int = 1,
+        files: RecordedFiles | None = None,
+    ) -> None:
         self.chance, self.truth = chance, truth
-        self.files = RecordedFiles(root, chance)
+        self.files = files or RecordedFiles(root, chance)
         self.settings = settings(root)
         self._memory = make_memory(app, self.settings)
         with _on(self.files, boot):
@@ -358,13 +366,14 @@ class CrashPoints:
         )
         moments = len(life.files.journal)
         for _ in range(min(self.points_a_life, self.points - report.points)):
-            self._point(life.files, chance.randint(0, moments), truth, chance, 1)
+            self.point(life.files, chance.randint(0, moments), truth, chance, 1)
         shutil.rmtree(root)
 
-    def _point(
+    def point(
         self, files: RecordedFiles, position: int, truth: Truth, chance: Random, lives: int
     ) -> None:
-        """The power fails here. Start from what is left, and see what there is."""
+        """The power fails at `position` of a life's journal: start from what is left, and see what
+        there is. `lives`: how many there were so far."""
         report = self.report
         report.points += lives == 1
         said = {"ran": 0, "answered": 0}
@@ -396,7 +405,7 @@ class CrashPoints:
         finally:
             life.close()
         if again is not None:
-            self._point(again, chance.randint(0, len(again.journal)), known, chance, 2)
+            self.point(again, chance.randint(0, len(again.journal)), known, chance, 2)
         if wrong:
             self._say(f"{what}: {wrong[0]}; see {root}")
         else:

@@ -9,6 +9,7 @@ are those of now or of before. `put` makes a directory of such a state, to be st
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 
 from diptych.durable.files import Files
 
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where to work: the disk is a model, what it is made of need not be one."""
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
 LATE_SHARE = 0.5
@@ -164,10 +167,14 @@ class RecordedFiles(Files):
         self.write(fd, b"".join(parts), offset)
 
     def sync_data(self, fd: int) -> None:
-        self.journal.append(Synced(self._by_fd[fd], len(self.journal)))
+        self.sync_from(self._by_fd[fd], len(self.journal))
 
     def sync(self, fd: int) -> None:
         self.sync_data(fd)
+
+    def sync_from(self, file: int, upto: int) -> None:
+        """A sync of a file has ended that began at this place of the journal."""
+        self.journal.append(Synced(file, upto))
 
     def sync_directory(self, path: Path) -> None:
         self.journal.append(NamesSynced(self._name(path), len(self.journal)))
@@ -211,6 +218,70 @@ class RecordedFiles(Files):
         return str(path.relative_to(self.root))
 
 
+class FailingFiles(RecordedFiles):
+    """Call number `fails_at` of those that change something fails, a write after its half.
+
+    What a sync that failed should have put on the disk never gets there by a later one: the system
+    has forgotten that it was not there. `failed` tells which call it was.
+    """
+
+    def __init__(self, root: Path, chance: Random, fails_at: int) -> None:
+        super().__init__(root, chance)
+        self.calls: list[str] = []
+        self.fails_at = fails_at
+        self.failed = ""
+        self._lost: dict[int, int] = {}
+
+    def step(self, what: str) -> None:
+        """Errors: OSError, once."""
+        self.calls.append(what)
+        if len(self.calls) == self.fails_at:
+            self.failed = what
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def create(self, path: Path) -> int:
+        self.step("create")
+        return super().create(path)
+
+    def reserve(self, fd: int, size_bytes: int, offset: int = 0) -> None:
+        self.step("reserve")
+        super().reserve(fd, size_bytes, offset)
+
+    def write(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        try:
+            self.step("write")
+        except OSError:
+            super().write(fd, data[: len(data) // 2], offset)
+            raise
+        super().write(fd, data, offset)
+
+    def sync_data(self, fd: int) -> None:
+        self.sync_from(self.file_of(fd), len(self.journal))
+
+    def sync_from(self, file: int, upto: int) -> None:
+        try:
+            self.step("sync")
+        except OSError:
+            self._lost[file] = upto
+            raise
+        # One that follows a failed one says that all is well, and is wrong.
+        if file not in self._lost:
+            self.journal.append(Synced(file, upto))
+
+    def sync_directory(self, path: Path) -> None:
+        self.step("sync_directory")
+        super().sync_directory(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.step("rename")
+        super().rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        if path.exists():
+            self.step("remove")
+        super().remove(path)
+
+
 class RecordedSyncer:
     """What `Files.syncer` gives; see there."""
 
@@ -231,8 +302,8 @@ class RecordedSyncer:
 
     def wait(self) -> None:
         assert self._begun is not None, "no sync was begun"
-        self._files.journal.append(self._begun)
-        self._begun = None
+        begun, self._begun = self._begun, None
+        self._files.sync_from(begun.file, begun.upto)
 
     def close(self) -> None:
         os.close(self.wakeup_fd)

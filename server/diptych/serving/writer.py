@@ -36,7 +36,7 @@ from diptych.serving.spawn import (
     EXIT_USAGE,
 )
 from diptych.serving.takeover import Memory, Request, Taken, take_memory
-from diptych.store.fill import table_figures
+from diptych.store.fill import request_figures, table_figures
 from diptych_client.errors import Unavailable, payload_of
 from diptych_client.protocol import HEADER
 
@@ -457,6 +457,7 @@ class Writer:
             "data_bytes": self._data_bytes(),
             "recovered": self._recovered,
             "tables": table_figures(engine.region.words, engine.layout),
+            "requests": request_figures(engine.region.words),
             "sync": self.syncer.statistics(),
             "log": self._log.figures(),
         }
