@@ -481,7 +481,7 @@ async def test_another_writer_of_the_same_history_is_not_noticed_by_queries() ->
 
 
 async def test_an_image_may_show_more_than_this_gateway_was_answered() -> None:
-    """The last answers went to the gateway before; who then saw the image has seen no other past."""
+    """The last answers went to the gateway before: who saw the image has seen no other past."""
     async with staged() as stage:
         writer, reader = await stage.writer(10), await stage.reader()
         client = await stage.guest(writer)
