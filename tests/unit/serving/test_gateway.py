@@ -539,6 +539,25 @@ async def test_another_history_may_have_given_a_session_to_somebody_else() -> No
         assert len(stage.gateway.transactions) == 0
 
 
+async def test_what_ends_one_history_after_another_is_given_up() -> None:
+    """Without a log each writer's death is another history, and clients send again themselves."""
+    async with staged() as stage:
+        await stage.reader()
+        writer = await stage.writer(10)
+        for death in range(1, unanswered.SENDS_MAX + 1):
+            client = await stage.guest(writer, SESSION)
+            client.send(call(1))
+            assert await writer.requests(1) == [1]
+            writer.leave()
+            await stage.until(lambda: stage.gateway.transactions.link is None)
+            writer = await stage.writer(10, HISTORY + death)
+            if death < unanswered.SENDS_MAX:
+                assert await client.is_over()
+        error = await client.error()
+        assert (error["code"], error["request"]) == ("outcome_unknown", "1")
+        assert await client.is_over()
+
+
 # Sessions in use, and what is asked about the server.
 
 
