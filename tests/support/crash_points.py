@@ -11,6 +11,7 @@ first life had after the same transaction. Some go on from there, and fail again
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import time
@@ -78,6 +79,10 @@ class Truth:
 
     bytes_at: dict[int, bytes] = field(default_factory=dict)
     acknowledged: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+LIVES_KEPT = 16
+"""After so many the memory of those that ended is given back."""
 
 
 class Life:
@@ -432,6 +437,8 @@ class CrashPoints:
 
     def _directory(self) -> Path:
         self._made += 1
+        if self._made % LIVES_KEPT == 0:
+            gc.collect()  # engines that ended are cycles, with memory that Python does not count
         path = self.work / str(self._made)
         path.mkdir()
         return path
