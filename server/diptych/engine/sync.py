@@ -31,7 +31,7 @@ from sortedcontainers import SortedSet
 from diptych.engine.helper import Helper
 from diptych.engine.sync_policy import SyncPolicy, SyncSettings
 from diptych.engine.sync_statistics import SyncStatistics
-from diptych.memory import NONE, Holder, Holds, Mirror, read_stamp, SyncRecord
+from diptych.memory import NONE, Holder, Holds, Mirror, SyncRecord, read_stamp
 from diptych.memory.layout import Pages
 
 __all__ = ["Event", "Pinned", "Published", "SyncPolicy", "SyncSettings", "Syncer"]
