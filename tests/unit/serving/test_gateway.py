@@ -480,6 +480,20 @@ async def test_another_writer_of_the_same_history_is_not_noticed_by_queries() ->
         assert await answers(client, 2) == [2, 3]
 
 
+async def test_an_image_may_show_more_than_this_gateway_was_answered() -> None:
+    """The last answers went to the gateway before: who saw the image has seen no other past."""
+    async with staged() as stage:
+        writer, reader = await stage.writer(10), await stage.reader()
+        client = await stage.guest(writer)
+        writer.send(Image(1, 2, 15, 0, HISTORY, 1).frame())
+        client.send(query(1))
+        await run_query(reader)
+        assert (await client.frame())[0].request == 1
+        client.send(query(2, at_least=15))
+        await run_query(reader)
+        assert await answers(client, 1) == [2]
+
+
 async def test_another_history_is_told_to_queries() -> None:
     async with staged() as stage:
         first, _ = await stage.writer(10), await stage.reader()
