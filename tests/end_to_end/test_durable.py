@@ -15,7 +15,7 @@ from tests.support.wire import wait_until
 from tests.unit.durable.checkpoints import flip, pages_file
 
 from diptych import App, Db, key, ordered
-from diptych.durable import checkpoints_in
+from diptych.durable import checkpoints_in, verify_pages
 from diptych.serving import supervisor
 from diptych.serving.local import running
 from diptych.serving.reader import ReaderPlan
@@ -97,6 +97,25 @@ def test_a_start_after_a_clean_stop_goes_on_with_the_history(tmp_path: Path) -> 
     with running(app, readers=1, data=tmp_path, listen=[address]):
         assert client.balance(1) == CASH - 5
         client.close()
+
+
+def test_a_damaged_checkpoint_is_passed_over_when_the_log_has_it(tmp_path: Path) -> None:
+    with running(app, readers=1, data=tmp_path) as server:
+        with server.client() as client:
+            client.transfer(1, 2, 5)
+        assert server.stop() == 0
+    older, newest = checkpoints_in(tmp_path)
+    flip(pages_file(newest), 4096)
+    with running(app, readers=1, data=tmp_path) as server:
+        with server.client() as client:
+            assert client.balance(1) == CASH - 5
+        assert older in checkpoints_in(tmp_path)
+        assert newest not in checkpoints_in(tmp_path), "it would be taken for what is saved"
+        assert server.stop() == 0
+    assert newest.path.with_name(newest.path.name + ".damaged").exists()
+    for checkpoint in checkpoints_in(tmp_path):
+        verify_pages(checkpoint, lambda _: None)
+    assert checkpoints_in(tmp_path)[-1].sequence >= newest.sequence
 
 
 def test_a_second_server_is_refused(tmp_path: Path) -> None:

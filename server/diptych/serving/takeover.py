@@ -177,6 +177,7 @@ class _Takeover:
         )
         directory.begin(settings.log.durability)
         if whole:
+            _set_damaged_aside(directory, base)
             return self._taken(engine, mirror, command_log)
         self._control(engine)
         set_aside = self.request.set_aside
@@ -184,6 +185,7 @@ class _Takeover:
         if decision.new_history:
             log.warning("what was answered last may be missing: a new history begins")
             engine.region.words[at.HISTORY] = history
+        _set_damaged_aside(directory, base)
         if done.transactions and settings.log.durability == "none":
             save(app.name, directory, self.region, engine.layout, facts)
         return self._taken(engine, mirror, command_log, done.outcome)
@@ -281,6 +283,16 @@ def sync_settings(settings: Settings) -> SyncSettings:
         max_pin_ms=sync.max_pin_ms,
         images=sync.images,
     )
+
+
+def _set_damaged_aside(directory: DataDirectory, base: Base) -> None:
+    """What is newer than the checkpoint that was used is damaged, and must not count any more."""
+    if base.checkpoint is None or base.newest is None:
+        return
+    for checkpoint in directory.checkpoints():
+        if base.checkpoint.epoch < checkpoint.epoch <= base.newest.epoch:
+            told = f"{checkpoint.path.name} is damaged; all that it has is here without it"
+            directory.store.set_aside(checkpoint, told)
 
 
 def _new_history() -> int:
