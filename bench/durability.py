@@ -180,7 +180,7 @@ def orders(arguments: argparse.Namespace, app: App, flags: tuple[str, ...], mode
         data_directory(arguments) as path,
         running(app, data=path, durability=mode, **NO_CHECKPOINTS) as server,
     ):
-        duration = ("--duration", str(arguments.seconds))
+        duration = ("--duration", str(arguments.seconds), "--warmup", str(arguments.warmup))
         report = report_of(load_on(server, *flags, *duration, arguments=arguments))
         killed(server)
         return report
@@ -407,6 +407,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--seconds", type=float, default=6.0, help="of load, each time (6)")
+    parser.add_argument("--warmup", type=float, default=1.0, help="before it, not counted (1)")
     parser.add_argument("--rounds", type=int, default=5, help="of every way (5)")
     parser.add_argument("--kills", type=int, default=5, help="of the writer, for takeover (5)")
     parser.add_argument("--mebibytes", type=int, default=1024, help="of data (1024)")
@@ -422,7 +423,7 @@ def parsed() -> argparse.Namespace:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
     if arguments.quick:
         arguments.seconds, arguments.rounds, arguments.kills = 0.5, 1, 2
-        arguments.mebibytes, arguments.connections = 32, 4
+        arguments.mebibytes, arguments.connections, arguments.warmup = 32, 4, 0.1
     return arguments
 
 

@@ -18,7 +18,7 @@ from tests.support.power import FailingFiles
 from diptych.durable import DiskFull, LogBroken
 
 STEPS = 25
-EACH = 4
+EACH = 2
 KINDS = ("create", "reserve", "write", "sync", "sync_directory", "rename", "remove")
 
 
