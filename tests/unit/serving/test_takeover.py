@@ -185,9 +185,10 @@ class Host:
         def kill(*_: Any, **__: Any) -> None:
             raise Killed
 
-        with self._patch.context() as patch, pytest.raises(Killed):
+        with self._patch.context() as patch:
             patch.setattr(takeover, step, kill)
-            self.start()
+            with pytest.raises(Killed):
+                self.start()
 
 
 def test_a_history_outlives_its_server_without_a_checkpoint(
