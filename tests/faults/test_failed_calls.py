@@ -7,6 +7,7 @@ tests/model/test_log_model.py.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -46,6 +47,8 @@ def live(root: Path, fails_at: int) -> tuple[FailingFiles, Truth]:
                 continue
     finally:
         life.close()
+        del life
+        gc.collect()  # an engine is a cycle, with much memory that Python does not count
     return files, truth
 
 

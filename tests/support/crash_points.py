@@ -81,7 +81,7 @@ class Truth:
     acknowledged: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
-LIVES_KEPT = 16
+LIVES_KEPT = 4
 """After so many the memory of those that ended is given back."""
 
 

@@ -24,7 +24,7 @@ SMALL = {"SESSIONS_MAX": 4, "ANSWERS_BYTES": 4096, "KEYS_MAX": 8, "KEY_BUCKETS":
 app = App("tally")
 
 
-@app.table(capacity=4_000)
+@app.table(capacity=4_000, heap_bytes=1 << 20)
 class Entry:
     id: int = key(auto=True)
     what: str = ""
@@ -52,6 +52,18 @@ def fail(db: Db) -> None:
 def repeat(db: Db, text: str, times: int) -> str:
     db.entry.insert(what=text)
     return text * times
+
+
+@app.transaction
+def drop(db: Db, number: int) -> None:
+    db.entry.delete(db.entry[number])
+
+
+@app.transaction
+def put_and_end(db: Db, what: str) -> None:
+    """Ends for a reason of the machine, once its value has found a place."""
+    db.entry.insert(what=what)
+    raise MemoryError
 
 
 @app.transaction

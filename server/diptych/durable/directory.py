@@ -98,7 +98,8 @@ class DataDirectory:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             said = os.pread(lock_fd, 1000, 0).decode(errors="replace")
-            _say(lock_fd, app, f"running {_read(said)[1] or 'none'} {_boot_id()}")
+            # Until `begin` the next one needs to know how that one ended, and not how we did.
+            _say(lock_fd, app, _state(said) or f"running none {_boot_id()}")
             CheckpointStore(path, files).clear()
         except BlockingIOError:
             holder = os.pread(lock_fd, 200, 0).decode(errors="replace").partition("\n")[0]
@@ -179,12 +180,15 @@ def _say(fd: int, app: str, state: str) -> None:
     os.fsync(fd)  # or a host that fails would leave what it said before
 
 
+def _state(said: str) -> str:
+    return said.partition("\n")[2].strip()
+
+
 def _read(said: str) -> tuple[Ended, str]:
     """From what the lock says; a directory that nobody has used yet is in order."""
-    lines = said.splitlines()
-    if not lines:
+    if not said:
         return Ended.CLEAN, ""
-    state, mode, boot_id = [*(lines[1].split() if len(lines) > 1 else []), "", "", ""][:3]
+    state, mode, boot_id = [*_state(said).split(), "", "", ""][:3]
     if state == "ended":
         return Ended.CLEAN, mode
     return (Ended.SAME_BOOT if boot_id and boot_id == _boot_id() else Ended.OTHER_BOOT), mode

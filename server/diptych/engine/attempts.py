@@ -99,11 +99,14 @@ class Attempts:
         self._keep()
         return verdict
 
-    def settled(self, through: int) -> None:
-        """A writer is ready with all up to `through`: executed, or set aside on the record."""
-        self._counts = {s: count for s, count in self._counts.items() if s > through}
-        if self._killed_at <= through:
-            self._killed_at, self._kills = 0, 0
+    def settled(self) -> None:
+        """A writer is ready: all that is in the log is executed, or set aside on the record.
+
+        Numbers behind its end, which a host that failed may have taken from it, will be given to
+        other transactions, so nothing is known of any.
+        """
+        self._counts = {}
+        self._killed_at, self._kills = 0, 0
         self._keep()
 
     def _says_something(self, sequence: int, how: Ending) -> bool:

@@ -14,14 +14,31 @@ from diptych.errors import OutOfMemory
 from diptych.store.faults import OverBudgetNow
 from diptych_client.errors import DiptychError, OverBudget, ServerError, SetAside
 
+COMPACTED = 16
+
 
 class Cause(IntEnum):
-    """Numbers are those in the log."""
+    """Numbers are those in the log.
+
+    What has COMPACTED added says more than why: heaps were compacted on the way, which is not
+    undone, so a replay has to do it, too.
+    """
 
     OVER_BUDGET = 1
     OUT_OF_MEMORY = 2
     RECURSION = 3
     SET_ASIDE = 4
+    OVER_BUDGET_COMPACTED = OVER_BUDGET + COMPACTED
+    OUT_OF_MEMORY_COMPACTED = OUT_OF_MEMORY + COMPACTED
+    RECURSION_COMPACTED = RECURSION + COMPACTED
+
+    @property
+    def reason(self) -> Cause:
+        return Cause(self % COMPACTED)
+
+    @property
+    def is_compacted(self) -> bool:
+        return self >= COMPACTED
 
 
 class Abort(NamedTuple):
@@ -65,12 +82,12 @@ def cause_of(error: BaseException) -> Cause | None:
 
 def error_of(cause: Cause, operation: str) -> DiptychError:
     """What the caller gets."""
-    match cause:
+    match cause.reason:
         case Cause.OVER_BUDGET:
             return OverBudget(f"{operation} took longer than limits.transaction_ms; it is undone")
         case Cause.OUT_OF_MEMORY:
             return OutOfMemory(f"the server had no memory for {operation}; it is undone")
         case Cause.RECURSION:
             return ServerError(f"{operation} called itself too deeply; it is undone")
-        case Cause.SET_ASIDE:
+        case _:
             return SetAside(f"{operation} ended the writer, repeatedly; it is set aside")

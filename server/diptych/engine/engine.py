@@ -33,11 +33,11 @@ from diptych.app import App
 from diptych.control_page import PAGE_BYTES as CONTROL_BYTES
 from diptych.control_page import Word
 from diptych.engine.arguments import binder
-from diptych.engine.causes import Abort, Cause, Skipped, cause_of, error_of
+from diptych.engine.causes import COMPACTED, Abort, Cause, Skipped, cause_of, error_of
 from diptych.engine.fill_watch import FillWatch
 from diptych.engine.growth import Grow, Growth
 from diptych.engine.requests import Found, Requests, split_key
-from diptych.engine.results import failure, packer, too_large
+from diptych.engine.results import failure, packer, too_large, unknown_operation
 from diptych.engine.system import (
     SESSION_OPEN,
     SYSTEM_FIRST,
@@ -58,7 +58,6 @@ from diptych_client.errors import (
     DiptychError,
     ServerError,
     SessionExpired,
-    UnknownOperation,
 )
 from diptych_client.protocol import HEADER_BYTES, Kind
 
@@ -488,7 +487,7 @@ class Engine:
         try:
             found = self._operations.get(number)
             if found is None:
-                raise self._unknown(number)
+                raise unknown_operation(self.app, number)
             name, function, bind = found
             if self.skip or self._refused is not None:
                 self._check_skipped(name)
@@ -519,12 +518,18 @@ class Engine:
         cause = cause_of(error)
         if cause is not None:
             if not isinstance(error, Skipped):
+                if self._memory.compacted == sequence:
+                    cause = Cause(cause + COMPACTED)
                 self.aborts.append(Abort(sequence, cause))
-                if cause != Cause.OUT_OF_MEMORY:  # who has no memory says so, and not each time
+                if (
+                    cause.reason != Cause.OUT_OF_MEMORY
+                ):  # who has no memory says so, and not each time
                     told = "transaction %d, %s, is undone: %s"
                     log.warning(told, sequence, name, cause.name, exc_info=error)
             # Without memory, nobody knows later whether there was some for the answer.
-            self._memory.take_back(handlers=cause != Cause.OUT_OF_MEMORY)
+            self._memory.take_back(handlers=cause.reason != Cause.OUT_OF_MEMORY)
+            if cause.is_compacted:
+                self._memory.compact_all()
             error = error_of(cause, name)
         kind, answer = failure(error, name, str(sequence))
         if len(answer) > self.requests.answer_bytes_max:
@@ -579,20 +584,14 @@ class Engine:
         needed, self.db.space.memory_needed = self.db.space.memory_needed, None
         assert needed is not None
         if needed.compact:
-            calls.heap_compact(self.region.words, needed.descriptor - at.T_HEAP)
+            self._memory.compact(needed.descriptor - at.T_HEAP)
         else:
             self._memory.give(needed.descriptor)
-
-    def _unknown(self, number: int) -> DiptychError:
-        known = {operation.number: operation for operation in self.app.operations}.get(number)
-        if known is None:
-            return UnknownOperation(f"{self.app.name} has no operation number {number}")
-        return UnknownOperation(f"{known.name} is a query, not a transaction")
 
     def _give_requests_memory(self, header: int) -> None:
         """Memory for sessions, answers and keys. Errors: OutOfMemory, also in a replay of what
         ended so, since it was taken back then.
         """
-        if self.skip.get(self.db.sequence) == Cause.OUT_OF_MEMORY:
+        if (cause := self.skip.get(self.db.sequence)) and cause.reason == Cause.OUT_OF_MEMORY:
             raise OutOfMemory
         self._memory.give(header)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from diptych.engine.fill_watch import FillWatch
 from diptych.errors import HeapFull, OutOfMemory, TableFull
 from diptych.memory import Extent, MemoryFailure
+from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.views import Space
@@ -25,12 +26,16 @@ log = logging.getLogger("diptych.engine")
 
 
 class Growth:
-    """Of one writer's region. `grow` allocates an extent; OSError or MemoryFailure say it can't."""
+    """Of one writer's region. `grow` allocates an extent; OSError or MemoryFailure say it can't.
+
+    `compacted`: the last transaction for which a heap's free memory was put together.
+    """
 
     def __init__(self, layout: layouts.Layout, space: Space, grow: Grow, fill: FillWatch) -> None:
         self.grow = grow
+        self.compacted = 0
         self._layout, self._fill = layout, fill
-        self._ints, self._scratch = space.ints, space.scratch
+        self._words, self._ints, self._scratch = space.words, space.ints, space.scratch
         # Which words changed in which transaction, and from what; how much memory there is, should
         # a word have gone back.
         self._grown: list[tuple[int, int, int]] = []
@@ -56,6 +61,17 @@ class Growth:
                 self._grow_range(each)
                 return
         raise AssertionError(f"nothing at {descriptor} can grow")
+
+    def compact(self, table: int) -> None:
+        """Put the free memory of a table's heap together. Nothing takes that back."""
+        self.compacted = self._ints[at.SEQUENCE]
+        calls.heap_compact(self._words, table)
+
+    def compact_all(self) -> None:
+        """The same for all heaps; one that was for this transaction stays as it is."""
+        for table in self._layout.tables:
+            if table.heap_words:
+                self.compact(table.descriptor)
 
     def _grow_table(self, table: layouts.TableLayout) -> None:
         allocated = table.descriptor + at.T_ALLOCATED

@@ -15,8 +15,16 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from diptych.app import App
 from diptych.store.rowtypes import Row
-from diptych_client.errors import DiptychError, Rejected, ResultTooLarge, ServerError, payload_of
+from diptych_client.errors import (
+    DiptychError,
+    Rejected,
+    ResultTooLarge,
+    ServerError,
+    UnknownOperation,
+    payload_of,
+)
 from diptych_client.protocol import Kind
 
 log = logging.getLogger("diptych.engine")
@@ -68,6 +76,14 @@ def packer(bytes_max: int = RESULT_BYTES_MAX) -> Callable[[Any], bytes]:
 def too_large(size_bytes: int, bytes_max: int) -> ResultTooLarge:
     """For a result that can't be sent, or not be remembered."""
     return ResultTooLarge(f"the result has {size_bytes:,} bytes; {bytes_max:,} at most can be sent")
+
+
+def unknown_operation(app: App, number: int) -> DiptychError:
+    """For the number of no transaction."""
+    known = {operation.number: operation for operation in app.operations}.get(number)
+    if known is None:
+        return UnknownOperation(f"{app.name} has no operation number {number}")
+    return UnknownOperation(f"{known.name} is a query, not a transaction")
 
 
 def failure(

@@ -68,7 +68,8 @@ class Base:
 class LogFound:
     """What the log has beyond a base: `last` transaction, and those that must not run again.
 
-    `unproven`: the first transaction of the last record; those before it were executed once.
+    `unproven`: the first transaction that may never have been executed to its end: of the last
+    record, or behind it. Those before it were, and may have been answered.
     """
 
     tail: LogTail
@@ -135,7 +136,8 @@ def look_at_log(directory: DataDirectory, base: Base) -> LogFound:
     skip: dict[int, Cause] = {}
     any_record, unproven = False, base.sequence + 1
     for record in tail:
-        if record.kind is Kind.BATCH:
+        if record.kind is not Kind.ABORTS:
+            # A mark is written when nothing is left to be done: all before it was executed.
             unproven = record.first
         any_record = any_record or record.kind is not Kind.MARK
         skip.update((sequence, Cause(cause)) for sequence, cause in record.aborts)

@@ -18,6 +18,8 @@ from diptych.memory.tracking import Preference
 
 FAULT_NS = 1300  # the first write to a page after it was taken
 COPY_NS = 1000  # of a page, until measured here
+COST_MS_MAX = 200
+"""What one sync can cost at the most, for the account."""
 PAGES_GOAL_MIN = 64
 PAGES_PER_TRANSACTION = 16  # until one epoch was seen here
 _MS = 1_000_000
@@ -74,7 +76,8 @@ class SyncPolicy:
     def spent(self, now_ns: int, writer_ns: int, taken_pages: int = 0) -> int:
         """The writer was kept from its work for `writer_ns`, and will fault on `taken_pages`."""
         cost_ns = writer_ns + FAULT_NS * taken_pages
-        self._balance_ns = self._balance(now_ns) - cost_ns
+        # A process that was stopped, or not scheduled, did not spend what went by meanwhile.
+        self._balance_ns = self._balance(now_ns) - min(cost_ns, COST_MS_MAX * _MS)
         self._balance_at_ns = now_ns
         return cost_ns
 

@@ -166,6 +166,10 @@ class Region:
         self.scratch = nothing
         self.words = np.zeros(0, dtype=np.int64)
 
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            os.close(self.fd)
+
     def __enter__(self) -> Region:
         return self
 

@@ -274,7 +274,7 @@ class Supervisor(Processes):
                 self._now_ready(child)
                 self._facts = message
                 self._try(self._start_checkpointer)
-                self._attempts.settled(message["sequence"])
+                self._attempts.settled()
                 if message["recovered"]:
                     log.warning("a new writer goes on after transaction %d", message["sequence"])
                 if self._gateway is None and not self._accepted:

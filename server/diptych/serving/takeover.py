@@ -165,7 +165,12 @@ class _Takeover:
         if whole:
             # A log can only be run upon a checkpoint.
             save(app.name, directory, self.region, engine.layout, facts)
-        history = _new_history() if decision.new_history else engine.history
+        history = engine.history
+        if decision.new_history:
+            history = _new_history()
+        elif not whole:
+            # Another one may have begun in the log, behind the checkpoint.
+            history = found.tail.history or history
         command_log = open_log(
             app,
             directory.path,
@@ -184,7 +189,7 @@ class _Takeover:
         done = run_log(engine, directory, base, found, command_log, set_aside, settings.app)
         if decision.new_history:
             log.warning("what was answered last may be missing: a new history begins")
-            engine.region.words[at.HISTORY] = history
+        engine.region.words[at.HISTORY] = history
         _set_damaged_aside(directory, base)
         if done.transactions and settings.log.durability == "none":
             save(app.name, directory, self.region, engine.layout, facts)

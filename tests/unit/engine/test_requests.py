@@ -390,6 +390,23 @@ def test_what_depends_on_the_machine_is_noted_and_replayed_from_there(
     start.close()
 
 
+def test_a_heap_that_was_compacted_for_what_is_undone_is_compacted_in_a_replay() -> None:
+    live, again = Rig(), Rig()
+    frames = [frame("put", "x" * 30_000)] * 40
+    frames += [frame("drop", number) for number in range(1, 35, 2)]
+    one = frame("put_and_end", "x" * 100_000)
+    for rig in (live, again):
+        rig.run(*frames)
+    assert live.call(one) == ("ERROR", "unavailable")
+    assert live.engine.aborts == [Abort(58, Cause.OUT_OF_MEMORY_COMPACTED)]
+    again.engine.skip = dict(live.engine.aborts)
+    assert again.call(one) == ("ERROR", "unavailable")
+    assert again.memory() == live.memory()
+    assert again.engine.outcome == live.engine.outcome
+    for rig in (live, again):
+        rig.close()
+
+
 def test_without_memory_for_answers_a_request_is_refused_for_good(rig: Rig) -> None:
     session = rig.open()
     start, done = rig.copy(), len(rig.log)

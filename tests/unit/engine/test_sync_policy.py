@@ -51,6 +51,12 @@ def test_what_a_sync_cost_is_paid_before_the_next_one() -> None:
     assert plan.delay_ns(1 * MS + 10 * cost_ns, demanded=True) == 0
 
 
+def test_time_that_a_stopped_process_did_not_have_is_not_billed_for_long() -> None:
+    policy = SyncPolicy(SyncSettings(interval_ms=0, max_duty=0.1), 0)
+    policy.spent(60_000 * MS, writer_ns=60_000 * MS)
+    assert policy.delay_ns(60_000 * MS, demanded=True) == 2000 * MS
+
+
 def test_idling_does_not_save_up_for_a_burst() -> None:
     plan = policy(max_duty=0.1)
     plan.spent(10_000 * MS, 1 * MS)

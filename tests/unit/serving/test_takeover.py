@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import msgpack
+import numpy as np
 import pytest
 
 from diptych import App, Db, key
 from diptych.config import load
+from diptych.durable import directory
 from diptych.engine.sync import Published
 from diptych.memory import NONE, Region, Stamp, State, newest_complete, read_stamp, write_stamp
+from diptych.serving import takeover
 from diptych.serving.resources import make_memory
 from diptych.serving.takeover import Memory, Request, Taken, take_memory
+from diptych_client.protocol import Kind, encode_frame
 
 SETTINGS = load(environment={}, flags={"tracker": "compare", "interval_ms": 0, "max_duty": 1.0})
 
@@ -23,6 +30,14 @@ app = App("ledger")
 class Entry:
     id: int = key(auto=True)
     amount: int = 0
+
+
+@app.transaction
+def put(db: Db, amount: int) -> int:
+    return db.entry.insert(amount=amount).id
+
+
+PUT = app.operations[0].number
 
 
 @pytest.fixture
@@ -137,3 +152,81 @@ def test_what_readers_have_is_published_from_the_start(memory: Memory) -> None:
     assert first.syncer.published is not None
     assert published.epoch == first.syncer.published.epoch
     die(second)
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+class Host:
+    """Starts of servers in one data directory, one after the other; none is stopped in order."""
+
+    def __init__(self, path: Path, durability: str, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self._settings = load(
+            environment={},
+            flags={"tracker": "compare", "data": str(path), "durability": durability},
+        )
+        self.boot("first")
+
+    def boot(self, boot_id: str) -> None:
+        self._patch.setattr(directory, "_boot_id", lambda: boot_id)
+
+    def start(self, puts: int = 0) -> tuple[int, int]:
+        """History and rows of a server that is killed after so many transactions more."""
+        memory = make_memory(app, self._settings)
+        try:
+            taken = take_memory(app, self._settings, memory, Request())
+        finally:
+            for fd in (memory.region_fd, *memory.image_fds):
+                os.close(fd)
+        engine = taken.engine
+        for _ in range(puts):
+            call = encode_frame(Kind.TRANSACTION, msgpack.packb([1]), operation=PUT)
+            taken.log.append_batch(call, engine.sequence + 1, 1, 1, None)
+            engine.begin(1)
+            frames = np.frombuffer(call, np.uint8)
+            engine.run(frames, np.array([0, len(call)]), 0, 1, 1 << 62)
+        taken.log.wait(taken.log.written)
+        taken.log.close()
+        die(taken)
+        assert taken.directory is not None
+        taken.directory.close()
+        return engine.history, len(engine.db.entry)
+
+    def start_killed(self, step: str) -> None:
+        """A start that does not get beyond a step of it."""
+
+        def kill(*_: Any, **__: Any) -> None:
+            raise Killed
+
+        with self._patch.context() as patch:
+            patch.setattr(takeover, step, kill)
+            with pytest.raises(Killed):
+                self.start()
+
+
+def test_a_history_outlives_its_server_without_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(tmp_path, "os", monkeypatch)
+    first, _ = host.start(puts=2)
+    host.boot("second")
+    second, rows = host.start(puts=1)
+    assert second != first, "what was answered last may be gone"
+    assert rows == 3
+    assert host.start() == (second, 3)
+    assert host.start() == (second, 3)
+
+
+@pytest.mark.parametrize("step", ["look_at_log", "open_log", "run_log"])
+def test_what_may_be_missing_is_told_by_a_later_start_if_not_by_the_first(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(tmp_path, "os", monkeypatch)
+    first, _ = host.start(puts=2)
+    host.boot("second")
+    host.start_killed(step)
+    second, rows = host.start()
+    assert rows == 2
+    assert second != first
