@@ -29,7 +29,7 @@ def test_what_an_idle_writer_had_done_is_known_to_be_executed(tmp_path: Path) ->
     log = open_log(
         app, tmp_path, Settings(), facts_now=FACTS, history=HISTORY, sequence=5, tail=found.tail
     )
-    with pytest.raises(CorruptionError, match="transaction 5 .* can't be set aside"):
+    with pytest.raises(CorruptionError, match=r"transaction 5 .* can't be set aside"):
         run_log(made.engine, made.directory, BASE, found, log, [5])
     log.close()
     assert not found_in(made).skip
