@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import os
 import shutil
 import time
@@ -112,7 +113,7 @@ class Life:
         self._first_client = first
         self._number = 0
         self._slots: dict[int, npt.NDArray[np.int64]] = {}
-        self.truth.bytes_at[self.engine.sequence] = self.region_bytes()
+        self.truth.bytes_at[self.engine.sequence] = self.fingerprint()
 
     def close(self) -> None:
         with contextlib.suppress(LogBroken):
@@ -154,7 +155,7 @@ class Life:
         engine.replies.clear()
         self._held.append((ticket, engine.sequence))
         self.files.tell(("ran", engine.sequence))
-        self.truth.bytes_at[engine.sequence] = self.region_bytes()
+        self.truth.bytes_at[engine.sequence] = self.fingerprint()
 
     def release(self) -> None:
         """Answers leave whose record is safe: from here on the world knows of them."""
@@ -199,16 +200,15 @@ class Life:
             )
             self._slots[slot] = now
 
-    def region_bytes(self) -> bytes:
-        """All of it but what is of this life: the stamp of images, and the history."""
-        region = self.engine.region
-        parts = []
+    def fingerprint(self) -> bytes:
+        """Of all of the region but what is of this life: the stamp of images, and the history."""
+        region, digest = self.engine.region, hashlib.sha256()
         for extent in self.engine.extents():
             words = region.words[max(1, extent.start) * 512 : extent.stop * 512].copy()
             if extent.start * 512 <= at.HISTORY < extent.stop * 512:
                 words[at.HISTORY - max(1, extent.start) * 512] = 0
-            parts.append(words.tobytes())
-        return b"".join(parts)
+            digest.update(words)
+        return digest.digest()
 
     def _work_beside(self) -> None:
         if self.chance.random() < 0.7:
@@ -425,7 +425,7 @@ class CrashPoints:
         expected = truth.bytes_at.get(sequence)
         if expected is None:
             wrong.append(f"no batch ended with transaction {sequence}")
-        elif told and expected != life.region_bytes():
+        elif told and expected != life.fingerprint():
             wrong.append(f"the region is not what it was after transaction {sequence}")
         there = Counter((row.sequence, row.client, row.number) for row in engine.db.entries if told)
         for number, name in truth.acknowledged.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -46,6 +47,12 @@ def refuse(db: Db, why: str) -> None:
 def fail(db: Db) -> None:
     db.entry.insert(what="fail")
     raise ZeroDivisionError("a bug")
+
+
+@app.transaction
+def leave(db: Db) -> None:
+    db.entry.insert(what="leave")
+    sys.exit(5)
 
 
 @app.transaction

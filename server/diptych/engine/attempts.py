@@ -43,10 +43,10 @@ log = logging.getLogger("diptych.engine")
 class Ending(Enum):
     """How a writer ended."""
 
-    FATAL_SIGNAL = "a signal of its own doing"
+    FATAL_SIGNAL = "a signal of its own doing, or an exit in the middle of a transaction"
     BUDGET_KILL = "killed by us, since a transaction did not come to an end"
     KILLED = "killed, by somebody else"
-    OTHER = "anything else: an exit code, our own stop"
+    OTHER = "anything else: our own stop"
 
 
 class Verdict(Enum):

@@ -51,7 +51,7 @@ from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
-from diptych.store.faults import MemoryNeeded, OverBudgetNow
+from diptych.store.faults import OverBudgetNow
 from diptych.store.lifetimes import Lifetimes, is_view_kept
 from diptych_client.errors import (
     BadArguments,
@@ -498,7 +498,9 @@ class Engine:
             answer = self._execute(function, bind(values), packed)
             self.committed += 1
             return RESULT, answer
-        except (Exception, OverBudgetNow) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too: a handler must not end the server
             return self._failed(error, name)
 
     def _check_skipped(self, name: str) -> None:
@@ -558,14 +560,14 @@ class Engine:
                 result = pack(function(self.db, *arguments))
                 if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
-            except (Exception, MemoryNeeded, OverBudgetNow):
-                self._undo()
-                if space.memory_needed is None and not space.is_over_budget():
-                    raise
-            except BaseException:
+            except KeyboardInterrupt:
                 self._undo()
                 space.memory_needed = None
                 raise
+            except BaseException:
+                self._undo()
+                if space.memory_needed is None and not space.is_over_budget():
+                    raise
             else:
                 if space.memory_needed is None and not space.is_over_budget():
                     self._scratch[at.S_UNDO_TOP] = 0

@@ -29,7 +29,7 @@ from diptych_client.errors import (
     SessionExpired,
     payload_of,
 )
-from diptych_client.protocol import Kind
+from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
 
 IDENTITY_BYTES = 16
 CALLER_BYTES_MAX = at.CALLER_WORDS * 8
@@ -159,6 +159,29 @@ class Requests:
         what = operation | found.kind << at.KIND_SHIFT | at.BURNT
         self._remember(session, request, 0, what, found.payload)
         return found
+
+    def answered(self, frame: memoryview, check: int) -> Found | None:
+        """What a frame, with this hash, was answered; None: it has not come before. Unlike an
+        admission this changes nothing. Errors: as `admit` and `admit_key`.
+        """
+        _, kind, _, _, request, session, _ = HEADER.unpack_from(frame)
+        if kind == Kind.KEYED:
+            key, _ = split_key(frame[HEADER_BYTES:])
+            self._say_key(self.caller_of(session), key)
+            row = calls.find_key(self._words)
+            if row:
+                self._check_same(row + at.K_CHECK, row + at.K_WHAT, check)
+                return self._of_key(row)
+        elif session:
+            code = calls.look_up(self._words, session, request)
+            if code > 0:
+                self._check_same(code + at.A_CHECK, code + at.A_WHAT, check)
+            return self._settled(code, session, request)
+        return None
+
+    def _check_same(self, check_at: int, what_at: int, check: int) -> None:
+        if self._ints[check_at] != check and not self._ints[what_at] & at.BURNT:
+            raise IdentityConflict("its number or key was used before, for another call")
 
     # Requests by a key of the caller's.
 

@@ -39,6 +39,7 @@ from diptych.serving.spawn import (
     EXIT_FAILED,
     EXIT_LOG_FAILED,
     EXIT_NEVER_RESTART,
+    EXIT_PARENT_GONE,
     EXIT_USAGE,
     become_subreaper,
     name_process,
@@ -355,7 +356,9 @@ class Supervisor(Processes):
         elif code == -signal.SIGKILL:
             how = Ending.KILLED
         else:
-            how = Ending.FATAL_SIGNAL if code < 0 else Ending.OTHER
+            # Between transactions, where any other exit would be, it is nobody's.
+            told_to = code in (0, EXIT_PARENT_GONE)
+            how = Ending.OTHER if told_to else Ending.FATAL_SIGNAL
         sequence = words[Word.EXECUTING]
         words[Word.EXECUTING] = 0
         if self.settings.data is None or self.settings.log.durability == "none":

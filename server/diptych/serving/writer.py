@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from diptych.app import App
 from diptych.config import Settings
 from diptych.control_page import Word
@@ -36,9 +38,16 @@ from diptych.serving.spawn import (
     EXIT_USAGE,
 )
 from diptych.serving.takeover import Memory, Request, Taken, take_memory
+<<<<<<< HEAD
 from diptych.store.fill import request_figures, table_figures
 from diptych_client.errors import Unavailable, payload_of
 from diptych_client.protocol import HEADER
+=======
+from diptych.store import calls
+from diptych.store.fill import table_figures
+from diptych_client.errors import DiptychError, Unavailable, payload_of
+from diptych_client.protocol import HEADER, Kind, encode_frame
+>>>>>>> review1
 
 log = logging.getLogger("diptych.serving")
 
@@ -306,16 +315,35 @@ class Writer:
         return ticket
 
     def _refuse(self, gateway: GatewayPeer, first: int, stop: int, full: DiskFull) -> None:
-        """Answer transactions that could not be logged: nothing of them happened."""
-        payload = payload_of(Unavailable(f"the server's log has no room on its disk: {full}"))
+        """Answer transactions that could not be logged: nothing of them happened, but for those
+        that came before already. The gateway sends again what the last writer had.
+        """
+        buffer = gateway.buffer
+        no_room = Unavailable(f"the server's log has no room on its disk: {full}")
+        hashes = np.zeros(stop - first, np.int64)
+        calls.hash_frames(buffer.array, buffer.starts, first, stop - first, hashes)
         replies = bytearray()
-        for position in range(first, stop):
-            _, _, _, operation, request, _, context = HEADER.unpack_from(
-                gateway.buffer.frame(position)
-            )
-            replies += channel.error_frame(
-                payload, operation=operation, request=request, context=context
-            )
+        for position, check in zip(range(first, stop), hashes.tolist(), strict=True):
+            frame = buffer.frame(position)
+            _, _, _, operation, request, _, context = HEADER.unpack_from(frame)
+            error: DiptychError = no_room
+            try:
+                found = self.engine.requests.answered(frame, check)
+            except DiptychError as known:
+                found, error = None, known
+            if found is None:
+                replies += channel.error_frame(
+                    payload_of(error), operation=operation, request=request, context=context
+                )
+            else:
+                replies += encode_frame(
+                    Kind(found.kind),
+                    found.payload,
+                    operation=found.operation,
+                    request=request,
+                    sequence=found.sequence,
+                    context=context,
+                )
         gateway.hold(self._log.written, replies)
         self._release(gateway)
 

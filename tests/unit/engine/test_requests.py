@@ -82,6 +82,7 @@ def test_a_retry_in_the_same_read_does_not_run(rig: Rig) -> None:
     [
         (("refuse", "no"), ("REJECTED", "refused")),
         (("fail",), ("ERROR", "server_error")),
+        (("leave",), ("ERROR", "server_error")),
         (("put", 5), BAD),
         (("repeat", "x", 985), ("ERROR", "result_too_large")),
         (("refuse", "x" * 985), ("ERROR", "result_too_large")),
