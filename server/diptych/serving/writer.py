@@ -38,16 +38,10 @@ from diptych.serving.spawn import (
     EXIT_USAGE,
 )
 from diptych.serving.takeover import Memory, Request, Taken, take_memory
-<<<<<<< HEAD
-from diptych.store.fill import request_figures, table_figures
-from diptych_client.errors import Unavailable, payload_of
-from diptych_client.protocol import HEADER
-=======
 from diptych.store import calls
-from diptych.store.fill import table_figures
+from diptych.store.fill import request_figures, table_figures
 from diptych_client.errors import DiptychError, Unavailable, payload_of
 from diptych_client.protocol import HEADER, Kind, encode_frame
->>>>>>> review1
 
 log = logging.getLogger("diptych.serving")
 

@@ -44,7 +44,6 @@ def test_what_is_behind_the_newest_checkpoint_is_run(tmp_path: Path) -> None:
 
 def test_a_record_that_the_checkpoint_has_in_part_counts_in_part(tmp_path: Path) -> None:
     with logged(tmp_path) as made:
-<<<<<<< HEAD
         made.run(("pay", 1, 2, 1), ("pay", 1, 2, 1), ("pay", 1, 2, 1), after=2)
     done, sequence = replayed(tmp_path)
     assert (done.records, done.transactions, sequence) == (1, 1, 4)
@@ -62,19 +61,3 @@ def test_a_replay_that_differs_names_the_command_that_helps(tmp_path: Path) -> N
     assert "transactions 3 to 3 (drawn) end differently" in told
     quoted = f"'{tmp_path}/data'\"'\"'s'"
     assert f"`diptych recover bank:app {quoted} --until 2 --to NEW`" in told
-=======
-        made.run(("pay", 1, 2, 3), ("pay", 1, 2, 4))
-        made.run(("pay", 1, 2, 5), ("pay", 1, 2, 6))
-        assert found_in(made).unproven == 4, "the last record may not have been executed"
-        made.log.idle()
-        found = found_in(made)
-        assert (found.last, found.unproven) == (5, 6)
-    found = found_in(made)
-    log = open_log(
-        app, tmp_path, Settings(), facts_now=FACTS, history=HISTORY, sequence=5, tail=found.tail
-    )
-    with pytest.raises(CorruptionError, match=r"transaction 5 .* can't be set aside"):
-        run_log(made.engine, made.directory, BASE, found, log, [5])
-    log.close()
-    assert not found_in(made).skip
->>>>>>> review1
