@@ -29,9 +29,11 @@ def test_the_ready_made_file_holds_every_setting_at_its_default() -> None:
     path = ROOT / "config/exchange.toml"
     assert load(path, environment={}).sync == load(environment={}).sync
     assert load(path, environment={}).limits == load(environment={}).limits
+    assert load(path, environment={}).log == load(environment={}).log
     given = tomllib.loads(path.read_text())
-    paths = set(given) | {f"{s}.{n}" for s in ("sync", "limits") for n in given[s]}
-    assert {o.path for o in OPTIONS.values()} - paths == {"data", "sync.images_directory"}
+    paths = set(given) | {f"{s}.{n}" for s in ("sync", "limits", "log") for n in given[s]}
+    left_out = {"data", "sync.images_directory", "log.archive"}
+    assert {o.path for o in OPTIONS.values()} - paths == left_out
 
 
 def test_the_readme_names_every_command() -> None:
