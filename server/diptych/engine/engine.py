@@ -553,9 +553,12 @@ class Engine:
                 result = pack(function(self.db, *arguments))
                 if space.has_root and is_view_kept(space):
                     raise ServerError(VIEW_KEPT)
-            except (Exception, MemoryNeeded, OverBudgetNow):
+            except (Exception, MemoryNeeded, OverBudgetNow) as error:
                 self._undo()
-                if space.memory_needed is None and not space.is_over_budget():
+                if space.is_over_budget():
+                    space.memory_needed = None
+                    raise OverBudgetNow from error  # whose traceback says where it was
+                if space.memory_needed is None:
                     raise
             except BaseException:
                 self._undo()
