@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/
 
-.PHONY: help demo test check format bench install clean
+.PHONY: help demo test check format bench soak install clean
 help:
 	@echo "make demo    set up, run the exchange for 12 s, print a summary"
 	@echo "make test    run the tests"
 	@echo "make check   lint and type-check"
 	@echo "make format  format the code"
-	@echo "make bench   measure syncs, serving and the store on this machine"
+	@echo "make bench   measure syncs, serving, the store and durability on this machine"
+	@echo "make soak    500 kills under load and 1,000 losses of power: is anything lost?"
 	@echo "make clean   remove the virtual environment and caches"
 
 demo: $(VENV)/.installed
@@ -35,6 +36,11 @@ bench: $(VENV)/.installed
 	$(RUN)python bench/tpcc.py
 	$(RUN)python bench/pages_per_transaction.py
 	$(RUN)python bench/bulk.py
+	$(RUN)python bench/durability.py
+
+soak: $(VENV)/.installed
+	$(RUN)python bench/kills.py --progress
+	$(RUN)python bench/crash_points.py
 
 install: $(VENV)/.installed
 

@@ -343,6 +343,9 @@ def test_a_data_directory_without_its_server(tmp_path: Path, capsys: Any) -> Non
         # The checkpoint that a server begins with.
         code, out, _ = diptych(capsys, "export", "--data", data, "thing", "-o", early, "--json")
         assert (code, json.loads(out)["rows"]) == (0, 0)
+    (tmp_path / "empty").mkdir()
+    code, _, err = diptych(capsys, "export", "--data", tmp_path / "empty", "thing")
+    assert (code, "holds no checkpoint" in err) == (2, True)
     code, out, _ = diptych(capsys, "export", "--data", data, "thing", "-o", from_data, "--json")
     assert (code, json.loads(out)["rows"]) == (0, 499)
     first, second = (pa.ipc.open_file(path).read_all() for path in (from_server, from_data))

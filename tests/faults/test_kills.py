@@ -301,6 +301,8 @@ async def test_transactions_do_not_wait_for_ever() -> None:
                     await bank.transfer(1, 2, 5)
             finally:
                 server.signal(signal.SIGCONT)
+            while (await bank.info())["writer"] is None:
+                await asyncio.sleep(0.005)
             assert await bank.transfer(1, 2, 5) == CASH - 5
 
 

@@ -322,6 +322,9 @@ class Soak:
         )
         if failed:
             report.violations.append(f"{when}: calls of patient clients failed: {dict(failed)}")
+        changed = [name for name in self._seen.errors if "history_changed" in name]
+        if changed:
+            report.violations.append(f"{when}: nothing is lost, and yet: {changed}")
 
     def _check_files(self) -> None:
         """Structures, invariants and checksums, by the command that an operator would use."""

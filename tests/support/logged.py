@@ -142,8 +142,11 @@ class Logged:
     def sequence(self) -> int:
         return self.engine.sequence
 
-    def run(self, *calls: Call, session: bool = False) -> list[tuple[int, Any]]:
-        """Run calls, each (name, argument...), as one record: kinds and payloads of the replies."""
+    def run(self, *calls: Call, session: bool = False, after: int = 0) -> list[tuple[int, Any]]:
+        """Run calls, each (name, argument...), as one record: kinds and payloads of the replies.
+
+        `after`: so many of them a checkpoint is written; 0: none.
+        """
         frames = b""
         for name, *arguments in calls:
             self.request += 1
@@ -155,7 +158,7 @@ class Logged:
                 sequence=self.session if session else 0,
                 context=9,
             )
-        return self.send(frames, len(calls))
+        return self.send(frames, len(calls), after)
 
     def open_session(self, caller: str = "till") -> int:
         frame = encode_frame(
@@ -168,12 +171,16 @@ class Logged:
         payload = bytes([len(text)]) + text.encode() + msgpack.packb(arguments)
         return self.send(encode_frame(Kind.KEYED, payload, operation=NUMBERS[name], request=5), 1)
 
-    def send(self, frames: bytes, count: int) -> list[tuple[int, Any]]:
+    def send(self, frames: bytes, count: int, after: int = 0) -> list[tuple[int, Any]]:
         self.time_ns += STEP_NS
         self.log.append_batch(frames, self.sequence + 1, count, self.time_ns, self.outcome)
         self.engine.begin(self.time_ns)
         data = np.frombuffer(frames, np.uint8)
-        self.engine.run(data, starts_of(data, count), 0, count, 1 << 62)
+        starts = starts_of(data, count)
+        if after:
+            self.engine.run(data, starts, 0, after, 1 << 62)
+            self.checkpoint()
+        self.engine.run(data, starts, after, count, 1 << 62)
         self.outcome = self.engine.outcome
         aborts = self.engine.take_aborts()
         if aborts:

@@ -8,7 +8,8 @@ is in memory of this process; nothing is written. Knows no debugger.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ import numpy as np
 from diptych.app import App, Operation
 from diptych.durable import Checkpoint, Record, read_manifest, read_tail
 from diptych.engine.causes import Cause
-from diptych.engine.copies import LogRead, copy_of, facts_for, read_log
+from diptych.engine.copies import Copy, LogRead, copy_of, facts_for, read_log
 from diptych.engine.decoding import LoggedFrame, Names, frames_of, shown
 from diptych.engine.engine import Engine, Handler
 from diptych.engine.framing import starts_of
+from diptych.engine.growth import Growth
 from diptych.engine.survey import data_in
 from diptych.errors import CorruptionError
 from diptych_client.protocol import HEADER_BYTES, Header, Kind
@@ -68,8 +70,9 @@ def debug(app: App, path: Path, sequence: int, run: Run, tell: Tell) -> None:
             return operation.function(*arguments)
         calls += 1
         if calls > 1:
-            tell("it needed memory, was undone, and begins again")
-        return run(operation.function, *arguments)
+            tell("a heap had to be put together: it was undone, and begins again")
+        with _memory_given(copy):
+            return run(operation.function, *arguments)
 
     handlers: dict[str, Handler] = {} if operation is None else {operation.name: handler}
     with copy_of(app, found.checkpoint, handlers) as copy:
@@ -86,6 +89,17 @@ def debug(app: App, path: Path, sequence: int, run: Run, tell: Tell) -> None:
         if operation is not None and not calls:
             tell("its handler does not run: the answer is given before")
         _answer(replies, tell)
+
+
+@contextmanager
+def _memory_given(copy: Copy) -> Iterator[None]:
+    """Memory is given where a handler needs it, which else would be undone and begin again."""
+    engine, space = copy.engine, copy.engine.db.space
+    space.give_memory = Growth(engine.layout, space, copy.region.allocate, engine.fill).give
+    try:
+        yield
+    finally:
+        space.give_memory = None
 
 
 def find(path: Path, sequence: int) -> Found:

@@ -228,7 +228,7 @@ class Engine:
         self._check_alone()
         self._end_kept()
         self._begin()
-        self.db.space.give_memory = self._memory.give
+        self.db.space.give_memory, self.db.space.runs_again = self._memory.give, False
         try:
             yield self.db
         except BaseException:
@@ -238,7 +238,7 @@ class Engine:
             self.db.commit()
             self._end_kept()  # of an error, whose frames have rows, later
         finally:
-            self.db.space.give_memory = None
+            self.db.space.give_memory, self.db.space.runs_again = None, True
             self.db.space.take_root()
 
     def _end_kept(self) -> None:

@@ -35,7 +35,7 @@ from diptych.engine.causes import Cause
 from diptych.engine.engine import Engine
 from diptych.engine.opening import Examined, examine, load
 from diptych.engine.recovery import Checkpoints, Code, Decision, Details, Images, Mode, Situation
-from diptych.engine.replay import Replayed, replay
+from diptych.engine.replay import ReplayDiffers, Replayed, replay
 from diptych.errors import CorruptionError, EvolutionError
 from diptych.memory import Region
 
@@ -238,9 +238,7 @@ def run_log(
         if sequence < found.unproven:
             raise CorruptionError(
                 f"transaction {sequence} ends the writer, and was executed before: it may have "
-                "been answered, so it can't be set aside. `diptych recover "
-                f"{shlex.quote(target or 'APP')} {shlex.quote(str(directory.path))} "
-                f"--until {sequence - 1} --to NEW` makes a directory of all before it"
+                f"been answered, so it can't be set aside. {_advice(directory, target, sequence)}"
             )
         log.error("transaction %d is set aside: it ended the writer, repeatedly", sequence)
         skip[sequence] = Cause.SET_ASIDE
@@ -251,7 +249,10 @@ def run_log(
     engine.skip = skip
     # Read again: what was read was checked, and not kept.
     tail = read_tail(directory.path, base.sequence, base.history or None, files=directory.files)
-    done = replay(engine, tail, until=found.last, total=found.last - base.sequence)
+    try:
+        done = replay(engine, tail, until=found.last, total=found.last - base.sequence)
+    except ReplayDiffers as differs:
+        raise CorruptionError(f"{differs}. {_advice(directory, target, differs.first)}") from None
     engine.skip = {}
     if engine.sequence != found.last:
         raise CorruptionError(
@@ -266,6 +267,15 @@ def run_log(
             done.seconds,
         )
     return done
+
+
+def _advice(directory: DataDirectory, target: str, sequence: int) -> str:
+    """How to do without transaction `sequence`, and what came after it."""
+    app, data = shlex.quote(target or "APP"), shlex.quote(str(directory.path))
+    return (
+        f"`diptych recover {app} {data} --until {sequence - 1} --to NEW` makes a directory of all "
+        "before it"
+    )
 
 
 def _state(tail: LogTail, state: State, any_record: bool) -> recovery.Tail:

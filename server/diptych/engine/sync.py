@@ -31,7 +31,7 @@ from sortedcontainers import SortedSet
 from diptych.engine.helper import Helper
 from diptych.engine.sync_policy import SyncPolicy, SyncSettings
 from diptych.engine.sync_statistics import SyncStatistics
-from diptych.memory import NONE, Holder, Holds, Mirror, SyncRecord
+from diptych.memory import NONE, Holder, Holds, Mirror, SyncRecord, read_stamp
 from diptych.memory.layout import Pages
 
 __all__ = ["Event", "Pinned", "Published", "SyncPolicy", "SyncSettings", "Syncer"]
@@ -93,7 +93,11 @@ class _Cut(NamedTuple):
 
 
 class Syncer:
-    """Used by the writer's one thread, between batches. `unknown` holders were there before it."""
+    """Used by the writer's one thread, between batches. `unknown` holders were there before it.
+
+    With an image that is current already, which a writer before made, that one counts as published;
+    its number is of `history` then.
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Syncer:
         settings: SyncSettings,
         *,
         unknown: Iterable[Holder] = (),
+        history: int = 0,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._mirror = mirror
@@ -112,12 +117,21 @@ class Syncer:
         self._joined: set[Holder] = set()
         self._keeping: set[Holder] = set()
         self._wanted: SortedSet[int] = SortedSet()
-        self._published: Published | None = None
+        self._published = self._inherited(history)
         self._helper = Helper("diptych-sync")
         self._stage = _Stage.IDLE
         self._image = NONE
         self._gated: _Cut | None = None
         self._blocked_since_ns: int | None = None
+
+    def _inherited(self, history: int) -> Published | None:
+        """What readers have from the writer before, so that nobody waits for the first sync."""
+        mirror = self._mirror
+        if mirror.current == NONE:
+            return None
+        stamp = read_stamp(mirror.images[mirror.current])
+        assert stamp is not None
+        return Published(mirror.current, stamp.epoch, stamp.sequence, history, stamp.time_ns, 0, 0)
 
     @property
     def wakeup_fd(self) -> int:

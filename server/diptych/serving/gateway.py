@@ -329,7 +329,11 @@ class Gateway:
     def from_writer(self, frame: memoryview) -> None:
         kind = frame[4]
         if kind == Internal.IMAGE:
-            self._release(self.queries.publish(Image.read(frame)))
+            image = Image.read(frame)
+            if image.history == self.history:
+                # It may show what another gateway was answered last: whoever sees it will say so.
+                self.newest = max(self.newest, image.sequence)
+            self._release(self.queries.publish(image))
             self._pump_soon()
             self._accept_when_ready()
         elif kind == Internal.WRITER:

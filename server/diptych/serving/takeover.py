@@ -266,7 +266,8 @@ class _Takeover:
         self._control(engine)
         recovered = self.newest is not None
         holders = self.request.holders if recovered else ()
-        syncer = Syncer(mirror, sync_settings(self.settings), unknown=holders)
+        settings = sync_settings(self.settings)
+        syncer = Syncer(mirror, settings, unknown=holders, history=engine.history)
         tracker = mirror.tracker.name
         return Taken(engine, syncer, recovered, tracker, command_log, self.directory, outcome)
 

@@ -120,7 +120,7 @@ class Transactions:
 
     def forget_sessions(self) -> None:
         """Drop what came on sessions, whose numbers the next writer may have given to others."""
-        self._unanswered.forget_sessions()
+        self._end(self._unanswered.forget_sessions(), TimedOut(NO_WRITER))
 
     def lose(self) -> None:
         """The writer is gone, and with it the answers to what it was sent."""

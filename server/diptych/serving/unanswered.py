@@ -21,7 +21,7 @@ from diptych.serving.frames import FrameBuffer
 from diptych_client.protocol import HEADER, Kind
 
 REPEATABLE = frozenset({SESSION_OPEN, SESSIONS_TOUCH, OUTCOME, OUTCOME_OF_KEY})
-SENDS_MAX = 5
+SENDS_MAX = 3
 """Writers that a transaction may be sent to where there is no log: it may be what kills them."""
 LOGGED_SENDS_MAX = 100
 """With a log that one is found and set aside long before, and the others need not suffer."""
@@ -54,6 +54,7 @@ class Unanswered:
         self.sends_max = sends_max
         self.count = self.bytes = 0
         self._entries: deque[Entry] = deque()
+        self._deaths: dict[tuple[int, int], int] = {}  # by session and request, see below
 
     def room(self) -> int:
         """How many more frames may come: of one read at a time, which may exceed the bytes."""
@@ -114,11 +115,23 @@ class Unanswered:
             expired.append(entry)
         return expired
 
-    def forget_sessions(self) -> None:
-        """Drop what came on a session: whoever sent it is about to send it again."""
+    def forget_sessions(self) -> list[Entry]:
+        """Drop what came on sessions: whoever sent it connects again, and sends it again.
+
+        Returns what was with so many writers in turn when they died that it may be why.
+        """
+        before, self._deaths = self._deaths, {}
+        given_up = []
         for entry in self.take_all():
-            if not HEADER.unpack_from(entry.data)[5]:
+            session = HEADER.unpack_from(entry.data)[5]
+            if not session:
                 self.put(entry)
+            elif entry.sends:
+                calls = [(session, request) for _, request in entry.calls()]
+                self._deaths |= {call: before.get(call, 0) + 1 for call in calls}
+                if max(self._deaths[call] for call in calls) >= self.sends_max:
+                    given_up.append(entry)
+        return given_up
 
     def take_all(self) -> list[Entry]:
         entries = list(self._entries)

@@ -117,6 +117,8 @@ class Writer:
 
     def run(self) -> int:
         """Work until told to end. Returns the exit code."""
+        if self.syncer.published is not None:
+            self._tell_ready()
         try:
             while not self._ending:
                 self._turn()

@@ -23,7 +23,7 @@ def heap_code(space: Space, code: int) -> int:
 
     Compacting changes references, which undo records hold.
     """
-    return at.HEAP_FULL if code == at.COMPACT_HEAP and space.give_memory is not None else code
+    return at.HEAP_FULL if code == at.COMPACT_HEAP and not space.runs_again else code
 
 
 def make_store(space: Space, table: TableLayout, codec: Codec) -> Callable[[Any], int]:

@@ -49,8 +49,10 @@ class Space:
         # Ranges and iterations that have begun and not ended, and those that a transaction's end
         # left behind, whose era is over. Each holds a reference to its rows' class.
         self.open_walks = self.lost_walks = self.era = 0
-        # Set while a transaction runs that can't run again: gives memory on the spot.
+        # Set while a transaction runs that can't run again, or had better not: gives memory on the
+        # spot.
         self.give_memory: Callable[[int], None] | None = None
+        self.runs_again = True
         # What a transaction can't go on without; it has to be undone and run again.
         self.memory_needed: Asked | None = None
         self._root: npt.NDArray[np.uint8] | None = None

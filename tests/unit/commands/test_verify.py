@@ -1,4 +1,4 @@
-"""`diptych verify`: the same bytes are found the same, and each way to differ is found and named."""
+"""`diptych verify`: equal bytes are found equal, and each way to differ is found and named."""
 
 from __future__ import annotations
 
@@ -270,8 +270,11 @@ def test_a_checkpoint_that_is_replaced_meanwhile_is_looked_for_again(own: Path) 
     stretch = plan(own).stretches[0]
     (own / stretch.base).unlink()
     assert run_stretch(app, own, stretch).replaced
-    gone = Stretch(plan(own).stretches[0].base, stretch.base, 1, 1)
-    assert run_stretch(app, own, gone).replaced
+    left = plan(own).stretches[0]
+    assert run_stretch(app, own, Stretch(left.base, stretch.base, 1, 1)).replaced
+    (log,) = own.glob("log-*")
+    log.unlink()
+    assert run_stretch(app, own, left).replaced, "so is a log that is gone"
 
 
 def test_usage(command: Command, tmp_path: Path) -> None:
@@ -290,3 +293,13 @@ def test_numbers_in_order() -> None:
     found = comparing._in_order(floats.view(np.int64), 64)
     assert (np.diff(found) >= 0).all()
     assert found[1] == found[2]
+
+
+def test_a_checkpoint_in_the_middle_of_a_record(tmp_path: Path) -> None:
+    with logged(tmp_path) as data:
+        data.run(("pay", 1, 2, 1), ("pay", 1, 2, 500), ("open_many", 50, 700), after=2)
+        data.run(("pay", 1, 2, 1))
+        data.checkpoint()
+    results = verified(tmp_path)
+    assert [(each.stretch.first, each.stretch.last) for each in results] == [(2, 3), (4, 5)]
+    assert all(each.same for each in results)

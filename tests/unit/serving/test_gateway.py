@@ -480,6 +480,20 @@ async def test_another_writer_of_the_same_history_is_not_noticed_by_queries() ->
         assert await answers(client, 2) == [2, 3]
 
 
+async def test_an_image_may_show_more_than_this_gateway_was_answered() -> None:
+    """The last answers went to the gateway before: who saw the image has seen no other past."""
+    async with staged() as stage:
+        writer, reader = await stage.writer(10), await stage.reader()
+        client = await stage.guest(writer)
+        writer.send(Image(1, 2, 15, 0, HISTORY, 1).frame())
+        client.send(query(1))
+        await run_query(reader)
+        assert (await client.frame())[0].request == 1
+        client.send(query(2, at_least=15))
+        await run_query(reader)
+        assert await answers(client, 1) == [2]
+
+
 async def test_another_history_is_told_to_queries() -> None:
     async with staged() as stage:
         first, _ = await stage.writer(10), await stage.reader()
@@ -523,6 +537,25 @@ async def test_another_history_may_have_given_a_session_to_somebody_else() -> No
         assert await answers(plain, 1) == [1]
         assert (await opening.frame())[1]["session"] == SESSION
         assert len(stage.gateway.transactions) == 0
+
+
+async def test_what_ends_one_history_after_another_is_given_up() -> None:
+    """Without a log each writer's death is another history, and clients send again themselves."""
+    async with staged() as stage:
+        await stage.reader()
+        writer = await stage.writer(10)
+        for death in range(1, unanswered.SENDS_MAX + 1):
+            client = await stage.guest(writer, SESSION)
+            client.send(call(1))
+            assert await writer.requests(1) == [1]
+            writer.leave()
+            await stage.until(lambda: stage.gateway.transactions.link is None)
+            writer = await stage.writer(10, HISTORY + death)
+            if death < unanswered.SENDS_MAX:
+                assert await client.is_over()
+        error = await client.error()
+        assert (error["code"], error["request"]) == ("outcome_unknown", "1")
+        assert await client.is_over()
 
 
 # Sessions in use, and what is asked about the server.

@@ -122,3 +122,18 @@ def test_memory_of_an_abandoned_growth_is_zero_when_it_is_given_again(memory: Me
         assert (attached.words[part] == third.engine.region.words[part]).all()
     attached.close()
     die(third)
+
+
+def test_what_readers_have_is_published_from_the_start(memory: Memory) -> None:
+    first = take(memory)
+    insert(first, 10, amount=7)
+    image = publish(first)
+    die(first)
+    second = take(memory)
+    published = second.syncer.published
+    assert published is not None
+    assert (published.image, published.sequence) == (image, first.engine.sequence)
+    assert published.history == second.engine.history
+    assert first.syncer.published is not None
+    assert published.epoch == first.syncer.published.epoch
+    die(second)
