@@ -541,9 +541,8 @@ class Engine:
     def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any]) -> Any:
         """Run and commit, or roll back and raise.
 
-        `pack` turns the value into what is returned, before the commit, so that a value which
-        can't be sent undoes the transaction. What needed memory on the way is not looked at: it is
-        run again, whatever the handler made of the exception. Nor is what used up its time.
+        `pack` makes of the value what is returned, before the commit, so that one which can't be
+        sent undoes the transaction. What needed memory is run again, whatever became of it.
         """
         lifetimes, space = self._lifetimes, self._space
         while True:
