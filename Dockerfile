@@ -19,7 +19,7 @@ ENV PATH=/opt/diptych/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     DIPTYCH_LISTEN=0.0.0.0:7171
 RUN useradd --system --uid 7171 --home-dir /app --create-home diptych \
- && install -d -o diptych -g diptych /var/cache/diptych
+ && install -d -o diptych -g diptych /var/cache/diptych /data
 COPY --from=build /opt/diptych /opt/diptych
 COPY examples /app
 USER diptych

@@ -6,8 +6,9 @@
 Starts the exchange, then for each run puts the example's flow on it (55 % new limit orders, 35 %
 cancels, 10 % immediate-or-cancel), closed loop: once alone, once with query clients that download
 books and average prices all the time. Page tracking and syncs are on, the load generator shares the
-machine. Reports medians over the runs, and what the server said of pauses and staleness; there is
-no log yet, so nothing is durable. Absolute figures belong to the machine and what else it does.
+machine. Reports medians over the runs, and what the server said of pauses and staleness. It has no
+data directory, so nothing is durable: bench/durability.py measures that. Absolute figures belong to
+the machine and what else it does.
 """
 
 from __future__ import annotations

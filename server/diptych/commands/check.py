@@ -2,8 +2,9 @@
 
 Imports the application, which checks its declarations, compiles every handler marked compiled, and
 warns of what transactions do that a replay of the log may do otherwise. With a data directory it
-reads every checkpoint there, and tells what a start would make of the newest: use it, migrate it
-(which is rehearsed in memory), or refuse it. Changes nothing, and may run beside a server. Exit
+reads every checkpoint there, and the log unless a server is at work, and tells what a start would
+make of the newest: use it, run the log behind it, migrate it (which is rehearsed in memory), or
+refuse it. Changes nothing, and may run beside a server. Exit
 codes: 0 all is well (also with warnings), 1 something is not, 2 wrong usage, configuration or
 application.
 """
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         compiled_s = time.monotonic() - began
         data = None
         if settings.data is not None:
-            data = inspect_data(app, settings.data, settings.capacities)
+            data = inspect_data(app, settings.data, settings.capacities, settings.app)
     except (ConfigurationError, OSError) as error:
         if arguments.json:
             print(json.dumps({"error": str(error), "sound": False}))
@@ -168,6 +169,8 @@ def _start(data: DataReport) -> str:
             return "begins with nothing, and runs the setup: there is no checkpoint"
         case "load":
             return "uses the newest checkpoint as it is"
+        case "replay":
+            return f"runs the log: {data.log}"
         case "migrate":
             ran = f", then runs {data.migration}" if data.migration else ""
             took = f"(tried in memory: {data.migration_s:.1f} s)"

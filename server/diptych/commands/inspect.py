@@ -141,8 +141,8 @@ def _print(found: Survey) -> None:
         print(f"  {segment.name}: {_segment(segment)}")
     if found.ending is not None:
         ending = found.ending
-        print(f"  the log behind transaction {ending.after}: up to {ending.last}, {ending.state}: ")
-        print(f"    {ending.where}")
+        told = f"up to {ending.last}, {ending.state}: {ending.where}"
+        print(f"  the log behind transaction {ending.after}: {told}")
     if found.attempts is not None:
         for sequence, count in found.attempts.counts.items():
             print(f"  transaction {sequence} ended a writer: {count} times")
@@ -195,4 +195,4 @@ def _facts(text: str) -> str:
 
 def _time(time_ns: int) -> str:
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}"
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d} UTC"

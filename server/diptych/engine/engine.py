@@ -548,9 +548,8 @@ class Engine:
     def _execute(self, function: Handler, arguments: Any, pack: Callable[[Any], Any]) -> Any:
         """Run and commit, or roll back and raise.
 
-        `pack` turns the value into what is returned, before the commit, so that a value which
-        can't be sent undoes the transaction. What needed memory on the way is not looked at: it is
-        run again, whatever the handler made of the exception. Nor is what used up its time.
+        `pack` makes of the value what is returned, before the commit, so that one which can't be
+        sent undoes the transaction. What needed memory is run again, whatever became of it.
         """
         lifetimes, space = self._lifetimes, self._space
         while True:
@@ -564,9 +563,12 @@ class Engine:
                 self._undo()
                 space.memory_needed = None
                 raise
-            except BaseException:
+            except BaseException as error:
                 self._undo()
-                if space.memory_needed is None and not space.is_over_budget():
+                if space.is_over_budget():
+                    space.memory_needed = None
+                    raise OverBudgetNow from error  # whose traceback says where it was
+                if space.memory_needed is None:
                     raise
             else:
                 if space.memory_needed is None and not space.is_over_budget():

@@ -1,28 +1,43 @@
 """Everything that can be known about the data in a directory without changing any of it.
 
-Reads every checkpoint, opens the newest in memory of this process, and looks at it: structures,
-references, invariants, how full tables are, what a start would make of it, and what looking cost.
-Needs no lock: a server that changes the pages of an older checkpoint has removed its name first.
+Reads every checkpoint, opens the newest whole one in memory of this process, and looks at it:
+structures, references, invariants, how full tables are, what a start would make of it and of the
+log behind it, and what looking cost. Needs no lock: a server that changes the pages of an older
+checkpoint has removed its name first. While one is at work the log is left to it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from diptych.app import App
-from diptych.durable import Checkpoint, checkpoints_in, read_manifest, verify_pages
+from diptych.durable import (
+    Checkpoint,
+    Ended,
+    Files,
+    checkpoints_in,
+    look_at_lock,
+    read_manifest,
+    verify_pages,
+)
+from diptych.engine import facts
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.engine.opening import Examined, examine, load, migrate, stored_layout
+from diptych.engine.recovery import Action, Checkpoints
+from diptych.engine.starting import Base, decide_on, look_at_log
 from diptych.errors import ConfigurationError, CorruptionError, EvolutionError
 from diptych.memory import MemoryFailure, Region
 from diptych.store import words as at
 from diptych.store.database import SCRATCH_BYTES, Database
 from diptych.store.transfer import read_words
+
+LANE = "interpreted"
+"""Of handlers that a server runs."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +70,14 @@ class TableReport:
 
 @dataclass
 class DataReport:
-    """All about a directory. `start`: nothing, load, migrate or refuse."""
+    """All about a directory. `start`: nothing, load, replay, migrate or refuse; `log`: of a
+    replay, what it does.
+    """
 
     directory: Path
     files: list[FileReport] = field(default_factory=list)
     start: str = "nothing"
+    log: str = ""
     differences: list[str] = field(default_factory=list)
     migration: str = ""
     refusal: str = ""
@@ -82,27 +100,71 @@ class DataReport:
         return not (damaged or broken or self.refusal or self.structures)
 
 
-def inspect_data(app: App, path: Path, capacities: Mapping[str, int] | None = None) -> DataReport:
-    """Look at a data directory. Errors: ConfigurationError when there is none; OSError."""
+@dataclass(frozen=True)
+class _Unlocked:
+    """A directory as a start would find it, once it had it locked."""
+
+    path: Path
+    ended: Ended
+    mode_before: str
+    files: Files = field(default_factory=Files)
+
+
+def inspect_data(
+    app: App, path: Path, capacities: Mapping[str, int] | None = None, target: str = ""
+) -> DataReport:
+    """Look at a data directory. `target`: what a command line calls the application.
+
+    Errors: ConfigurationError when there is none; OSError.
+    """
     if not path.is_dir():
         raise ConfigurationError(f"data: {path} is not a directory")
     report = DataReport(path)
-    checkpoints = checkpoints_in(path)
-    for checkpoint in checkpoints:
+    whole: list[Checkpoint] = []
+    for checkpoint in checkpoints_in(path):
         file = _read(checkpoint)
         # Gone: a running server has written newer ones, and is changing the pages of this.
         if checkpoint.path.exists():
             report.files.append(file)
-    if not report.files:
-        return report
-    if report.files[-1].damage:
-        report.start, report.refusal = "refuse", "the newest checkpoint is damaged"
-        return report
+            whole += [] if file.damage else [checkpoint]
+    base = Base(0, 0, checkpoints=_state(report), newest=_newest(path))
     try:
-        _look(report, app, checkpoints[-1], capacities)
+        if whole:
+            base = _look(report, app, whole[-1], capacities, base)
+        if report.start != "refuse":
+            _decide(report, base, facts.to_text(facts.facts_of(app, LANE, capacities)), target)
     except (ConfigurationError, CorruptionError, MemoryFailure) as error:
         report.start, report.refusal = "refuse", str(error)
     return report
+
+
+def _state(report: DataReport) -> Checkpoints:
+    if not report.files:
+        return Checkpoints.NONE
+    if not report.files[-1].damage:
+        return Checkpoints.NEWEST_GOOD
+    any_whole = any(not file.damage for file in report.files)
+    return Checkpoints.OLDER_GOOD if any_whole else Checkpoints.ALL_DAMAGED
+
+
+def _newest(path: Path) -> Checkpoint | None:
+    found = checkpoints_in(path)
+    return found[-1] if found else None
+
+
+def _decide(report: DataReport, base: Base, facts_now: str, target: str) -> None:
+    """What a start makes of checkpoint and log together, unless a server is at work there."""
+    lock = look_at_lock(report.directory)
+    if lock is not None and lock.held:
+        return
+    directory = _Unlocked(
+        report.directory, lock.ended if lock else Ended.CLEAN, lock.mode if lock else ""
+    )
+    decision = decide_on(base, look_at_log(directory, base), directory, facts_now, target)
+    if decision.action is Action.REFUSE:
+        report.start, report.refusal = "refuse", decision.message
+    elif decision.action in (Action.LOAD_AND_REPLAY, Action.CUT_AND_REPLAY):
+        report.start, report.log = "replay", decision.why
 
 
 def _read(checkpoint: Checkpoint) -> FileReport:
@@ -123,14 +185,26 @@ def _read(checkpoint: Checkpoint) -> FileReport:
 
 
 def _look(
-    report: DataReport, app: App, checkpoint: Checkpoint, capacities: Mapping[str, int] | None
-) -> None:
+    report: DataReport,
+    app: App,
+    checkpoint: Checkpoint,
+    capacities: Mapping[str, int] | None,
+    base: Base,
+) -> Base:
+    """Look at the data in a checkpoint. `base` as it is with it."""
     manifest = read_manifest(checkpoint.path)
     examined = examine(manifest, app, capacities)
     report.differences = [str(each) for each in examined.comparison.differences]
     report.migration = examined.function.__name__ if examined.function else ""
     report.refusal = examined.refusal
     report.start = "refuse" if examined.refusal else "load" if examined.fits else "migrate"
+    base = replace(
+        base,
+        sequence=manifest.sequence,
+        history=manifest.history,
+        checkpoint=checkpoint,
+        examined=examined,
+    )
     size_bytes = manifest.region_bytes
     with Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="check") as region:
         layout = stored_layout(examined)
@@ -144,7 +218,7 @@ def _look(
             report.structures = str(wrong)
         report.structures_s = time.monotonic() - began
         if report.structures:
-            return
+            return base
         if examined.fits:
             engine = Engine.recover(
                 app, region, grow=region.allocate, history=manifest.history, capacities=capacities
@@ -152,6 +226,7 @@ def _look(
             _invariants(report, engine)
     if report.start == "migrate":
         _rehearse(report, app, checkpoint, examined, capacities)
+    return base
 
 
 def _rehearse(

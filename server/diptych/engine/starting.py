@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from diptych.app import App
 from diptych.durable import (
@@ -20,6 +21,7 @@ from diptych.durable import (
     CommandLog,
     DataDirectory,
     Ended,
+    Files,
     Kind,
     State,
     read_manifest,
@@ -40,6 +42,19 @@ from diptych.memory import Region
 log = logging.getLogger("diptych.engine")
 
 AnyLog = CommandLog | NoLog
+
+
+class Looked(Protocol):
+    """Of a directory, what is looked at for a decision: locked, as by a start, or not."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def ended(self) -> Ended: ...
+    @property
+    def mode_before(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,7 @@ def find_base(
     return Base(0, 0, checkpoints=state, newest=newest, damage=tuple(damage))
 
 
-def look_at_log(directory: DataDirectory, base: Base) -> LogFound:
+def look_at_log(directory: Looked, base: Base) -> LogFound:
     """Read all that the log has beyond `base`, and check it. Errors: OSError."""
     cold = base.images is Images.NONE
     tail = read_tail(
@@ -151,7 +166,7 @@ def look_at_log(directory: DataDirectory, base: Base) -> LogFound:
 
 
 def decide_on(
-    base: Base, found: LogFound, directory: DataDirectory, facts_now: str, target: str = ""
+    base: Base, found: LogFound, directory: Looked, facts_now: str, target: str = ""
 ) -> Decision:
     """What the table says about all this. `target`: what a command line calls the application."""
     changed: list[str] = []

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import logged
+from tests.support.logged import TARGET
 from tests.support.versions import store
+from tests.unit.commands.conftest import Command
 from tests.unit.durable.checkpoints import flip, pages_file
 
 from diptych import App, Db, key, ordered, ref
 from diptych.cli import main
 from diptych.durable import checkpoints_in
+from diptych.engine import facts
 
 SOURCE = """
 from diptych import App, Db, key, ordered, ref
@@ -232,6 +236,34 @@ def test_references_to_nothing_are_a_warning(
     assert "warning: 10 values of owner belong to no row" in said
 
 
+def test_the_log_behind_the_checkpoint(
+    command: Command, usual: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said = command("check", TARGET, "--data", usual)
+    assert code == 0, said
+    assert "a start runs the log: the log has what came after the checkpoint of" in said
+    code, said = command("check", TARGET, "--data", usual, "--capacity", "account=6000")
+    assert code == 1
+    assert "a start REFUSES" in said
+    assert "this changed: tables or their capacities" in said
+    changed = {**facts.facts_of(logged.app, "interpreted"), "code": "another"}
+    monkeypatch.setattr(facts, "facts_of", lambda *_: changed)
+    code, said = command("check", TARGET, "--data", usual)
+    assert code == 1
+    assert "can't be run again, since this changed: handlers' code" in said
+    assert f"`diptych recover {TARGET} {usual} --until 12 --to NEW`" in said
+
+
+def test_an_older_checkpoint_and_the_log_are_all_that_a_start_needs(
+    command: Command, own: Path
+) -> None:
+    flip(pages_file(checkpoints_in(own)[-1]), 4096)
+    code, said = command("check", TARGET, "--data", own)
+    assert code == 1
+    assert "the log has what came after the one before it, transaction 9" in said
+    assert "REFUSES" not in said
+
+
 def test_damage(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     older, newer = checkpoints_in(place / "data")
     flip(pages_file(newer), 4096)
@@ -240,7 +272,7 @@ def test_damage(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1
     assert f"{newer.path.name}: DAMAGED" in said
     assert f"{older.path.name}: transaction 1" in said
-    assert "a start REFUSES: the newest checkpoint is damaged" in said
+    assert f"a start REFUSES: {newer.path.name} is damaged, and there is no log" in said
 
 
 def test_a_handler_that_can_not_be_compiled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -217,3 +218,12 @@ def test_outside_of_frames_the_error_is_the_same(bench: Bench) -> None:
     doom_next(bench)
     with pytest.raises(OverBudget, match="make"):
         bench._engine.transact(make, 5)
+
+
+def test_the_error_that_is_logged_tells_where_the_handler_was(bench: Bench) -> None:
+    engine = bench._engine
+    engine.db.space.control[at.DOOMED] = engine.sequence
+    with pytest.raises(OverBudgetNow) as ended:
+        engine._execute(make, (5,), lambda value: value)
+    assert ended.value.__cause__ is not None
+    assert "make" in {f.name for f in traceback.extract_tb(ended.value.__cause__.__traceback__)}
