@@ -178,8 +178,10 @@ class Writer:
                 self._adopt_checkpointer(message)
             case "left":
                 if self._checkpoints and self._checkpoints.holder == message["holder"]:
-                    self._ready.pop(self._checkpoints.fd, None)
+                    if self._checkpoints.is_open:  # else its descriptor may be another's by now
+                        self._ready.pop(self._checkpoints.fd, None)
                     self._checkpoints.left()
+                    self._checkpoints = None
                 self.syncer.left(message["holder"])
                 # What it said last may still be unread: it must not come back by that.
                 for gone in [g for g in self._gateways if g.holder == message["holder"]]:
@@ -350,6 +352,9 @@ class Writer:
         self._log.on_wakeup()
         for gateway in self._gateways:
             self._release(gateway)
+            if gateway.next < gateway.count and not gateway.full:
+                # It was full of replies that were held, and no event of its own may come.
+                self._work(gateway)
         self._note_log()
 
     def _note_log(self) -> None:
