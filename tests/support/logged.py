@@ -87,6 +87,11 @@ def descend(db: Db) -> None:
 
 
 @app.transaction
+def sink(db: Db, calls: int) -> int:
+    return calls and 1 + sink(db, calls - 1)
+
+
+@app.transaction
 def draw(db: Db, account: int) -> None:
     db.account[account].rate = random.random()
 

@@ -90,10 +90,12 @@ def segments(path: Path, files: Files | None = None, *, from_disk: bool = False)
     except FileNotFoundError:
         return []
     found.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
-    return [_segment(files, path / match[0], int(match[1]), from_disk) for match in found]
+    read = (_segment(files, path / match[0], int(match[1]), from_disk) for match in found)
+    return [segment for segment in read if segment is not None]
 
 
-def _segment(files: Files, path: Path, first: int, from_disk: bool) -> Segment:
+def _segment(files: Files, path: Path, first: int, from_disk: bool) -> Segment | None:
+    """None when it was let go of meanwhile."""
     file_bytes = 0
     try:
         with opened(files, path, from_disk=from_disk) as fd:
@@ -103,6 +105,8 @@ def _segment(files: Files, path: Path, first: int, from_disk: bool) -> Segment:
             header = log_format.unpack_segment(files.read(fd, header_bytes, 0))
         if header.first != first:
             raise BadSegment(f"its header says that transaction {header.first} is its first")
+    except FileNotFoundError:
+        return None
     except BadSegment as bad:
         return Segment(path, first, file_bytes, None, str(bad))
     except OSError as error:

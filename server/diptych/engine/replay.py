@@ -8,6 +8,7 @@ before it was answered, so a handler that does something else this time is notic
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ log = logging.getLogger("diptych.engine")
 
 _FOR_EVER_NS = 1 << 62
 TELL_NS = 2_000_000_000
+SPARE_CALLS = 500
 
 
 class ReplayDiffers(CorruptionError):
@@ -63,6 +65,24 @@ def replay(
     told of what ends differently, which else raises, and the replay goes on. Errors:
     ReplayDiffers; CorruptionError when records don't follow the data.
     """
+    # What was not too deep then must not be now, however deep we are called ourselves; what was
+    # is not run.
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + SPARE_CALLS)
+    try:
+        return _replay(engine, records, until, until_time_ns, total, on_difference)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _replay(
+    engine: Engine,
+    records: Iterable[Record],
+    until: int | None,
+    until_time_ns: int | None,
+    total: int,
+    on_difference: Callable[[ReplayDiffers], None] | None,
+) -> Replayed:
     done = Replayed()
     began_ns = told_ns = time.monotonic_ns()
     before: Record | None = None

@@ -8,6 +8,7 @@ the client is told the id, the log has the traceback. Knows the wire; knows noth
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ from diptych_client.protocol import Kind
 log = logging.getLogger("diptych.engine")
 
 RESULT_BYTES_MAX = 16 << 20
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def plain(value: Any) -> Any:
@@ -97,7 +99,8 @@ def failure(
         try:
             return Kind.REJECTED, msgpack.packb([error.code, error.details], default=plain)
         except (TypeError, ValueError, OverflowError):
-            details = {name: str(value) for name, value in error.details.items()}
+            # Without addresses: a replay has to say the same.
+            details = {name: ADDRESS.sub("", str(value)) for name, value in error.details.items()}
             return Kind.REJECTED, msgpack.packb([str(error.code), details])
     if isinstance(error, DiptychError):
         return Kind.ERROR, msgpack.packb(payload_of(error))

@@ -39,6 +39,10 @@ class CheckpointPeer:
         self._lent: tuple[int, Published] | None = None  # slot, and what was lent for it
         epoll.register(sock, select.EPOLLIN)
 
+    @property
+    def is_open(self) -> bool:
+        return self.socket.fileno() >= 0
+
     def on_ready(self, events: int) -> bool:
         """What epoll said of the socket. False when its other end is gone, and this one closed."""
         if events & select.EPOLLOUT and self._unsent:
@@ -88,7 +92,7 @@ class CheckpointPeer:
             self._lent = None
 
     def close(self) -> None:
-        if self.socket.fileno() >= 0:
+        if self.is_open:
             self._epoll.unregister(self.socket)
             self.socket.close()
         self._wanted = None

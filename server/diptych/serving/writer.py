@@ -180,8 +180,10 @@ class Writer:
                 self._adopt_checkpointer(message)
             case "left":
                 if self._checkpoints and self._checkpoints.holder == message["holder"]:
-                    self._ready.pop(self._checkpoints.fd, None)
+                    if self._checkpoints.is_open:  # else its descriptor may be another's by now
+                        self._ready.pop(self._checkpoints.fd, None)
                     self._checkpoints.left()
+                    self._checkpoints = None
                 self.syncer.left(message["holder"])
                 # What it said last may still be unread: it must not come back by that.
                 for gone in [g for g in self._gateways if g.holder == message["holder"]]:
@@ -293,6 +295,7 @@ class Writer:
             engine.replies.clear()
             self._release(gateway)
             self._sync()
+        self._note_log()
         self._outcome = engine.outcome
         took_ns = (time.monotonic_ns() - began_ns) / count
         self._transaction_ns += 0.1 * (took_ns - self._transaction_ns)
@@ -352,15 +355,16 @@ class Writer:
         self._log.on_wakeup()
         for gateway in self._gateways:
             self._release(gateway)
-        self._note_log()
-
-    def _note_log(self) -> None:
-        words = self._control_words
-        words[Word.LOG_BYTES] = self._log.bytes_written
-        words[Word.DURABLE] = self._log.durable_sequence
+            if gateway.next < gateway.count and not gateway.full:
+                # It was full of replies that were held, and no event of its own may come.
+                self._work(gateway)
         self._syncs += 1
         if self._syncs % SYNCS_TOLD == 0:
-            words[Word.SYNC_US] = self._log.sync_us(99)
+            self._control_words[Word.SYNC_US] = self._log.sync_us(99)
+
+    def _note_log(self) -> None:
+        self._control_words[Word.LOG_BYTES] = self._log.bytes_written
+        self._control_words[Word.DURABLE] = self._log.durable_sequence
 
     def _end_log(self) -> None:
         """Every answer that is held leaves before the end."""

@@ -145,3 +145,11 @@ def test_a_bug_is_logged_under_an_id(caplog: pytest.LogCaptureFixture) -> None:
     assert f"see the server's log for error {error.error_id}" in str(error)
     assert f"error {error.error_id} in spend" in caplog.text
     assert "ZeroDivisionError: secret details" in caplog.text
+
+
+def test_a_rejection_says_the_same_in_every_process() -> None:
+    one, other = object(), object()
+    assert str(one) != str(other)
+    said = [failure(Rejected("no", what=each), "pay") for each in (one, other)]
+    assert said[0] == said[1]
+    assert b"object" in said[0][1]

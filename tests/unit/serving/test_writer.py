@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
 from tests.support.once import SMALL, Rig, frame, keyed
 
 from diptych.durable import DiskFull
+from diptych.serving.checkpoint_peer import CheckpointPeer
 from diptych.serving.frames import FrameBuffer
-from diptych.serving.peers import GatewayPeer
+from diptych.serving.peers import UNSENT_SOFT_BYTES, GatewayPeer
 from diptych.serving.writer import Writer
 from diptych_client.protocol import HEADER_BYTES, Kind
 
@@ -60,3 +63,36 @@ def test_a_full_disk_does_not_deny_what_was_done_before(rig: Rig) -> None:
     codes = ["unavailable"] * 3 + ["identity_conflict"] * 2
     assert refused(rig, *ran, *never, *others) == [1, 2, *codes]
     assert rig.memory() == before
+
+
+def test_frames_that_wait_for_held_replies_are_run_when_these_have_left() -> None:
+    """All at once, so that the socket never is in the way, and so never tells."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        gateway = GatewayPeer(ours, 1)
+        gateway.count = 5
+        worked: list[GatewayPeer] = []
+        writer: Any = SimpleNamespace(
+            _gateways=[gateway],
+            _log=SimpleNamespace(on_wakeup=lambda: None),
+            _release=lambda _: gateway.release(1),
+            _work=worked.append,
+            _note_log=lambda: None,
+        )
+        gateway.hold(1, bytearray(UNSENT_SOFT_BYTES // 2 + 1))
+        gateway.hold(2, bytearray(UNSENT_SOFT_BYTES // 2 + 1))
+        assert gateway.full
+        Writer._on_log(writer, 0)
+        assert worked == [gateway]
+
+
+def test_a_checkpointer_that_left_takes_no_handler_of_another_with_it() -> None:
+    """Its descriptor's number was given to the next socket before it was reaped."""
+    ours, theirs = socket.socketpair()
+    with select.epoll() as epoll, theirs:
+        peer = CheckpointPeer(ours, 9, Mock(), epoll)
+        others = {peer.fd: lambda _: None}
+        writer: Any = SimpleNamespace(_ready=others, _checkpoints=peer, _gateways=[], syncer=Mock())
+        peer.close()
+        Writer._obey(writer, {"do": "left", "holder": 9})
+        assert list(others) == [peer.fd]
