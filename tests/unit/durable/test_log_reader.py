@@ -11,7 +11,7 @@ import pytest
 from tests.support.disk import DIRECTORY, SimulatedFiles
 from tests.unit.durable.logs import FACTS, HISTORY, Appended, Settings, begin, read
 
-from diptych.durable import Kind, State, log_format, read_tail, repair, segments
+from diptych.durable import Files, Kind, State, log_format, read_tail, repair, segments
 from diptych.durable.log_reader import Place, Record
 
 FIRST = "log-00000000000000000001.diptych"
@@ -52,6 +52,14 @@ def test_what_was_written_is_read() -> None:
     assert [record.durable_through for record in records(files)] == [0, 0, 0, 4, 4]
     assert records(files)[1].aborts == [(2, 1)]
     assert third.aborts == []
+
+
+def test_a_file_that_is_let_go_of_meanwhile_is_not_damaged(tmp_path: Path) -> None:
+    class Listing(Files):
+        def names(self, path: Path) -> list[str]:
+            return [*super().names(path), FIRST]
+
+    assert segments(tmp_path, Listing()) == []
 
 
 @pytest.mark.parametrize(("after", "kept"), [(2, 0), (3, 2), (4, 3), (6, 4), (7, 5), (100, 5)])
