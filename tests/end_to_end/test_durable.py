@@ -15,6 +15,7 @@ from tests.support.wire import wait_until
 from tests.unit.durable.checkpoints import flip, pages_file
 
 from diptych import App, Db, key, ordered
+from diptych.cli import main
 from diptych.durable import checkpoints_in, verify_pages
 from diptych.serving import supervisor
 from diptych.serving.local import running
@@ -283,3 +284,18 @@ def test_serve_says_what_is_wrong_and_ends_with_2(tmp_path: Path) -> None:
     assert damaged.returncode == 2, said
     assert f"{checkpoint.path} is damaged: pages-1.diptych: page 1" in said
     assert pages_file(checkpoint).read_bytes() == damaged_bytes
+
+
+def test_commands_bring_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DIPTYCH_TOKEN", raising=False)
+    with running(app, readers=1, data=tmp_path, tokens={"desk": "a secret"}) as server:
+        assert main(["call", server.address]) == 2
+        assert "the token is missing" in capsys.readouterr().err
+        assert main(["call", server.address, "--token", "another"]) == 2
+        assert "the token is not known" in capsys.readouterr().err
+        assert main(["checkpoint", server.address]) == 1
+        monkeypatch.setenv("DIPTYCH_TOKEN", "a secret")
+        assert main(["call", server.address]) == 0
+        assert main(["checkpoint", server.address]) == 0

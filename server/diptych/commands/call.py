@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[ADDRESS] [OPERATION [ARGUMENT...]]",
         help=f"address: host:port, else ${ADDRESS_VARIABLE}, else {ADDRESS_DEFAULT}",
     )
+    parser.add_argument("--token", default=os.environ.get("DIPTYCH_TOKEN"), help="$DIPTYCH_TOKEN")
     parser.add_argument("--json", action="store_true", help="print the answer as one line of JSON")
     parser.add_argument("--request", metavar="KEY", help="run a transaction once for this key")
     parser.add_argument("--outcome", metavar="REQUEST", help="print what became of a transaction")
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("diptych call: --outcome asks; it calls no operation", file=sys.stderr)
         return 2
     try:
-        with Client(address, timeout=arguments.timeout) as client:
+        with Client(address, token=arguments.token, timeout=arguments.timeout) as client:
             if arguments.outcome is not None:
                 show(client.outcome(arguments.outcome), as_json=arguments.json)
             elif arguments.info:

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help=f"host:port, else ${ADDRESS_VARIABLE}, else {ADDRESS_DEFAULT}",
     )
+    parser.add_argument("--token", default=os.environ.get("DIPTYCH_TOKEN"), help="$DIPTYCH_TOKEN")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument(
         "--timeout",
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        with Client(arguments.address, timeout=arguments.timeout) as client:
+        with Client(arguments.address, token=arguments.token, timeout=arguments.timeout) as client:
             facts = client.admin({"do": "checkpoint"})
     except DiptychError as error:
         if arguments.json:

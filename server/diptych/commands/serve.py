@@ -31,9 +31,9 @@ Every setting can also stand in the file, or in the environment as DIPTYCH_<SECT
 SIGTERM or SIGINT: calls in flight are answered, a last checkpoint is written to the directory of
 --data, then the server ends; a second one ends it at once, and the next start runs the log.
 Without --data nothing is on disk. With it, and --durability fsync, an answer leaves when its
-transaction is on the disk, and nothing that was answered is lost, whatever dies. Exit codes: 0
-ended in order, 1 failed, 2 wrong usage, configuration or application, or data that is damaged or
-was written by other code: the log says what helps.
+transaction is on the disk, and nothing that was answered is lost, whatever dies.
+Exit codes: 0 ended in order, 1 failed, 2 wrong usage, configuration or application, or data that is
+damaged or was written by other code: the log says what helps.
 """
 
 

@@ -4,7 +4,7 @@ A record counts when its checksum is right, it names the checksum of the one bef
 numbers go on from there. The first that doesn't ends the log. Was it ever reported to be safe, then
 the log is damaged; else the host died while it was written, and it is a torn tail, which nobody
 was told of. Which of the two, a sound record behind it says: each tells what was known to be safe
-when it was written.
+when it was written. Damage to what is not needed is passed over.
 
 Bytes of any kind give an `Ending`; only a directory that can't be listed raises (OSError). Records
 are read as they are asked for. What an ending means for a start is decided elsewhere.
@@ -265,6 +265,8 @@ class Tail:
                 self.place = _beginning(segment, segment.header)
                 return
         problem = _garbage(pieces, place)
+        if problem and self._resumes(pieces, place):
+            return
         if place.segment.file_bytes != place.header.size_bytes:
             self._end(
                 State.DAMAGED,
@@ -279,6 +281,23 @@ class Tail:
             self._end(State.TORN, f"{place}: {problem}, and nothing behind it was safe yet")
         else:
             self._end(State.CLEAN, f"{place}")
+
+    def _resumes(self, pieces: Pieces, place: Place) -> bool:
+        """Whether the log can be read on behind damage, since nothing is needed of what it hit."""
+        header = place.header
+        for offset in _possible_records(pieces.another(), place.offset, header.size_bytes):
+            read = _read_record(pieces, offset, header.size_bytes, header.seed)
+            if read is None or read[0].number <= place.number:
+                continue
+            found = read[0]
+            if found.first > self.after + 1:
+                return False
+            log.error("%s: damaged; what is needed begins behind it, at byte %d", place, offset)
+            self.place = Place(
+                place.segment, header, offset, found.previous, found.number - 1, found.first - 1
+            )
+            return True
+        return False
 
     def _end_before(self, later: list[Segment], problem: str) -> None:
         """Of our history there are segments behind, and they don't follow."""

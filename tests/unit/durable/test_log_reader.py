@@ -54,6 +54,22 @@ def test_what_was_written_is_read() -> None:
     assert third.aborts == []
 
 
+@pytest.mark.parametrize(("after", "kept"), [(3, 2), (4, 3), (6, 4), (7, 5)])
+def test_damage_to_what_is_not_needed_is_passed_over(after: int, kept: int) -> None:
+    """The first record, of three transactions, is damaged, and the checkpoint has them."""
+    files = SimulatedFiles()
+    log = written(files)
+    files.content(FIRST)[HEADER_BYTES + 65] ^= 1
+    found, tail = read(files, after)
+    assert tail.ending is not None
+    assert tail.ending.state is State.CLEAN
+    assert found == log.records[kept:]
+    assert tail.last == 7
+    _, tail = read(files, 2)
+    assert tail.ending is not None
+    assert tail.ending.state is State.DAMAGED, "transaction 3 is in it"
+
+
 def test_a_file_that_is_let_go_of_meanwhile_is_not_damaged(tmp_path: Path) -> None:
     class Listing(Files):
         def names(self, path: Path) -> list[str]:
