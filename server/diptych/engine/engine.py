@@ -523,9 +523,8 @@ class Engine:
                 if self._memory.compacted == sequence:
                     cause = Cause(cause + COMPACTED)
                 self.aborts.append(Abort(sequence, cause))
-                if (
-                    cause.reason != Cause.OUT_OF_MEMORY
-                ):  # who has no memory says so, and not each time
+                # Who has no memory says so, and not each time.
+                if cause.reason != Cause.OUT_OF_MEMORY:
                     told = "transaction %d, %s, is undone: %s"
                     log.warning(told, sequence, name, cause.name, exc_info=error)
             # Without memory, nobody knows later whether there was some for the answer.

@@ -361,6 +361,8 @@ class Supervisor(Processes):
             how = Ending.OTHER if told_to else Ending.FATAL_SIGNAL
         sequence = words[Word.EXECUTING]
         words[Word.EXECUTING] = 0
+        if sequence:
+            log.warning("the writer was at work on transaction %d", sequence)
         if self.settings.data is None or self.settings.log.durability == "none":
             return True  # without a log, its number is given to another one
         now_s = time.monotonic()
