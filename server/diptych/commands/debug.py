@@ -25,8 +25,11 @@ from diptych_client.errors import DiptychError
 HELP = "run one logged transaction again, on the data as it was, in the debugger"
 
 
-class _Left(BaseException):
-    """The debugger was left in the middle of the transaction."""
+class _Left(KeyboardInterrupt):
+    """The debugger was left in the middle of the transaction.
+
+    Anything but a KeyboardInterrupt would count as the handler's own.
+    """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -168,7 +168,8 @@ class Region:
 
     def __del__(self) -> None:
         if getattr(self, "fd", -1) >= 0:
-            os.close(self.fd)
+            with contextlib.suppress(OSError):
+                os.close(self.fd)
 
     def __enter__(self) -> Region:
         return self

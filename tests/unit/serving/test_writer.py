@@ -77,7 +77,7 @@ def test_frames_that_wait_for_held_replies_are_run_when_these_have_left() -> Non
             _log=SimpleNamespace(on_wakeup=lambda: None),
             _release=lambda _: gateway.release(1),
             _work=worked.append,
-            _note_log=lambda: None,
+            _syncs=0,
         )
         gateway.hold(1, bytearray(UNSENT_SOFT_BYTES // 2 + 1))
         gateway.hold(2, bytearray(UNSENT_SOFT_BYTES // 2 + 1))
