@@ -15,7 +15,7 @@ import pytest
 from tests.support.crash_points import Life, Truth
 from tests.support.power import PAGE_BYTES, Content, put, read_state
 
-from diptych.durable import checkpoints_in, read_manifest
+from diptych.durable import checkpoints_in, read_manifest, read_tail
 from diptych.errors import ConfigurationError, CorruptionError
 
 FLIPS = 12
@@ -54,10 +54,22 @@ def segment_header(path: Path, state: dict[str, Content], chance: Random) -> tup
     return newest_segment(state)[0], chance.randrange(128)
 
 
+def needed(path: Path) -> int:
+    """Where in the newest segment the first record is that the newest checkpoint does not have."""
+    newest = read_manifest(checkpoints_in(path)[-1].path)
+    return next(iter(read_tail(path, newest.sequence, newest.history))).offset
+
+
 def record(path: Path, state: dict[str, Content], chance: Random) -> tuple[str, int]:
-    """Anywhere from the first record to the last one that tells that those before it are safe."""
+    """From the first that is needed to the last one that tells that those before it are safe."""
     name, content = newest_segment(state)
-    return name, chance.randrange(content.index(RECORD), content.rindex(RECORD))
+    return name, chance.randrange(needed(path), content.rindex(RECORD))
+
+
+def covered_record(path: Path, state: dict[str, Content], chance: Random) -> tuple[str, int]:
+    """In one that the newest checkpoint has."""
+    name, content = newest_segment(state)
+    return name, chance.randrange(content.index(RECORD), needed(path))
 
 
 def last_record(path: Path, state: dict[str, Content], chance: Random) -> tuple[str, int]:
@@ -96,6 +108,7 @@ def pages_header(path: Path, state: dict[str, Content], chance: Random) -> tuple
     [
         (segment_header, {"refused"}),
         (record, {"refused"}),
+        (covered_record, {"started"}),
         (last_record, {"refused"}),
         (zeros, {"started"}),
         (manifest, {"started"}),
