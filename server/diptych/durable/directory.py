@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,8 @@ from diptych.errors import ConfigurationError
 from diptych.memory import Extent, Region
 
 LOCK = "lock"
+LOCK_WAIT_S = 2.0
+"""A server that was killed has its directory locked until the system has taken its memory back."""
 _LOCKS = Path("/proc/locks")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -96,7 +99,7 @@ class DataDirectory:
         except OSError as error:
             raise ConfigurationError(f"data: {path}: {error.strerror or error}") from None
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock_fd)
             said = os.pread(lock_fd, 1000, 0).decode(errors="replace")
             # Until `begin` the next one needs to know how that one ended, and not how we did.
             _say(lock_fd, app, _state(said) or f"running none {_boot_id()}")
@@ -171,6 +174,20 @@ class DataDirectory:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _lock(fd: int) -> None:
+    """Errors: BlockingIOError, when somebody else keeps it locked."""
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _say(fd: int, app: str, state: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,12 @@ def test_progress_is_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None
         "slow: 1 of 1000 rows, 0 %",
     ]
     assert progress.elapsed_s == pytest.approx(16.0)
+
+
+def test_a_directory_that_is_let_go_of_soon_is_waited_for(tmp_path: Path) -> None:
+    """As when a server starts right after another one was killed."""
+    first = DataDirectory.open(tmp_path, "shop")
+    timer = threading.Timer(0.1, first.close)
+    timer.start()
+    DataDirectory.open(tmp_path, "shop").close()
+    timer.join()
