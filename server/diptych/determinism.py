@@ -25,7 +25,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from diptych.schema import TableSpec
-from diptych.scopes import UNKNOWN, definition_of, function_called, open_scopes
+from diptych.scopes import UNKNOWN, ScopedReader, definition_of, function_called
 
 CLOCK = "each run reads another time; use db.now"
 CHANCE = "each run draws other numbers; use db.random"
@@ -115,7 +115,7 @@ def _places(
     return found
 
 
-class _Reader(ast.NodeVisitor):
+class _Reader(ScopedReader):
     """Reads one function. `called`: functions of its package that it calls."""
 
     def __init__(
@@ -123,27 +123,15 @@ class _Reader(ast.NodeVisitor):
     ) -> None:
         self.found: set[tuple[str, int, str, str]] = set()
         self.called: list[FunctionType] = []
-        self._function, self._tree = function, tree
         arguments = [*tree.args.posonlyargs, *tree.args.args]
         parameters = {argument.arg: UNKNOWN for argument in arguments}
-        self._scopes = open_scopes(tree, parameters, tables, function.__globals__)
-        self._scope = self._scopes[tree]
+        super().__init__(function, tree, tables, parameters)
         self._outside = dict(_outside(function))
         self._imported = dict(_imported(tree))
         self._globals = {
             name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names
         }
         self._assigned = _assigned(tree)
-
-    def read(self) -> None:
-        for statement in self._tree.body:
-            self.visit(statement)
-
-    def visit(self, node: ast.AST) -> None:
-        outer = self._scope
-        self._scope = self._scopes.get(node, outer)
-        super().visit(node)
-        self._scope = outer
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):

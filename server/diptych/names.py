@@ -22,12 +22,11 @@ from diptych.scopes import (
     DB,
     Kind,
     Known,
-    Scope,
+    ScopedReader,
     definition_of,
     function_called,
     known_annotation,
     known_hints,
-    open_scopes,
 )
 
 TABLE_METHODS = ("get", "insert", "get_or_insert", "delete", "columns", "df", "arrow")
@@ -97,7 +96,7 @@ def _parameters(
     return known
 
 
-class _Reader(ast.NodeVisitor):
+class _Reader(ScopedReader):
     """Reads one function. `found`: its mistakes; `called`: functions of its package it calls."""
 
     def __init__(
@@ -109,21 +108,10 @@ class _Reader(ast.NodeVisitor):
     ) -> None:
         self.found: list[Finding] = []
         self.called: list[FunctionType] = []
-        self._function, self._tree, self._tables = function, tree, tables
-        self._scopes = open_scopes(tree, parameters, tables, function.__globals__)
-        self._scope: Scope = self._scopes[tree]
+        super().__init__(function, tree, tables, parameters)
+        self._tables = tables
         # A function that looks whether a name is there may well go on without it.
         self._quiet = any(isinstance(n, ast.Name) and n.id == "hasattr" for n in ast.walk(tree))
-
-    def read(self) -> None:
-        for statement in self._tree.body:
-            self.visit(statement)
-
-    def visit(self, node: ast.AST) -> None:
-        outer = self._scope
-        self._scope = self._scopes.get(node, outer)
-        super().visit(node)
-        self._scope = outer
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """A class inside a handler is left alone: its body has scopes of another kind."""

@@ -250,6 +250,31 @@ def open_scopes(
     return collector.scopes
 
 
+class ScopedReader(ast.NodeVisitor):
+    """Visits a function's statements; `_scope` is the one that the node visited now stands in."""
+
+    def __init__(
+        self,
+        function: FunctionType,
+        tree: ast.FunctionDef,
+        tables: Mapping[str, TableSpec],
+        parameters: Mapping[str, Known],
+    ) -> None:
+        self._function, self._tree = function, tree
+        self._scopes = open_scopes(tree, parameters, tables, function.__globals__)
+        self._scope = self._scopes[tree]
+
+    def read(self) -> None:
+        for statement in self._tree.body:
+            self.visit(statement)
+
+    def visit(self, node: ast.AST) -> None:
+        outer = self._scope
+        self._scope = self._scopes.get(node, outer)
+        super().visit(node)
+        self._scope = outer
+
+
 class _Collector(ast.NodeVisitor):
     """Finds all that binds a name, and opens the scopes within."""
 

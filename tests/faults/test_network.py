@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,19 +26,31 @@ def held_against(server: Server, script: Script) -> None:
     assert verdict.well, "\n".join(verdict.lines())
 
 
-@pytest.mark.parametrize("directions", [BOTH, (TO_SERVER,), (TO_CLIENT,)], ids=str)
-def test_calls_outlive_a_frozen_network(tmp_path: Path, directions: tuple[str, ...]) -> None:
-    """Within their deadline: nobody is told, calls are late, and each runs once."""
-    script, over = Script(1, seed=4), threading.Event()
+@contextmanager
+def at_work(proxy: Proxy, script: Script) -> Iterator[None]:
+    """A client calls through the proxy, one call after another, while the block runs."""
+    over = threading.Event()
 
     def work(client: Client) -> None:
         while not over.is_set():
             script.step(client)
 
+    with Client(proxy.address, timeout=20) as client:
+        working = threading.Thread(target=work, args=(client,))
+        working.start()
+        try:
+            yield
+        finally:
+            over.set()
+            working.join()
+
+
+@pytest.mark.parametrize("directions", [BOTH, (TO_SERVER,), (TO_CLIENT,)], ids=str)
+def test_calls_outlive_a_frozen_network(tmp_path: Path, directions: tuple[str, ...]) -> None:
+    """Within their deadline: nobody is told, calls are late, and each runs once."""
+    script = Script(1, seed=4)
     with running(app, data=tmp_path / "data", readers=1) as server, Proxy(server.address) as proxy:
-        with Client(proxy.address, timeout=20) as client:
-            working = threading.Thread(target=work, args=(client,))
-            working.start()
+        with at_work(proxy, script):
             for _ in range(3):
                 before = proxy.held_bytes
                 wait_until(lambda: len(script.seen.transfers) > 5)
@@ -44,8 +58,6 @@ def test_calls_outlive_a_frozen_network(tmp_path: Path, directions: tuple[str, .
                 wait_until(lambda before=before: proxy.held_bytes > before)
                 time.sleep(0.2)
                 proxy.thaw()
-            over.set()
-            working.join()
         assert proxy.connections == 1
         assert {each.ended for each in script.seen.transfers} <= {Ended.DONE, Ended.UNDONE}
         held_against(server, script)
@@ -53,16 +65,9 @@ def test_calls_outlive_a_frozen_network(tmp_path: Path, directions: tuple[str, .
 
 def test_an_answer_that_was_swallowed_is_given_again(tmp_path: Path) -> None:
     """The connection is cut with the answer on its way: the client asks again by itself."""
-    script, over = Script(1, seed=5), threading.Event()
-
-    def work(client: Client) -> None:
-        while not over.is_set():
-            script.step(client)
-
+    script = Script(1, seed=5)
     with running(app, data=tmp_path / "data", readers=1) as server, Proxy(server.address) as proxy:
-        with Client(proxy.address, timeout=20) as client:
-            working = threading.Thread(target=work, args=(client,))
-            working.start()
+        with at_work(proxy, script):
             for _ in range(8):
                 before, count = proxy.held_bytes, len(script.seen.transfers)
                 proxy.freeze(TO_CLIENT)
@@ -70,8 +75,6 @@ def test_an_answer_that_was_swallowed_is_given_again(tmp_path: Path) -> None:
                 proxy.cut()
                 proxy.thaw()
                 wait_until(lambda count=count: len(script.seen.transfers) > count + 3)
-            over.set()
-            working.join()
         assert proxy.connections > 8
         assert {each.ended for each in script.seen.transfers} <= {Ended.DONE, Ended.UNDONE}
         held_against(server, script)
