@@ -264,6 +264,8 @@ UNEXPECTED = -12  # a compiled handler met what only the interpreter can tell
 OVER_BUDGET = -16  # the transaction has used up its time: the control page says so
 
 # Of the control page (diptych/control_page.py), which others write meanwhile.
+EXECUTING = 0  # number of the transaction that runs; 0: none
+BEGAN_NS = 1
 DOOMED = 2  # number of a transaction that has used up its time; 0: none
 
 # What `sessions.admit` and its like say of a request that must not run; 0: it may, above: where
