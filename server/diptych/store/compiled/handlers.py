@@ -193,6 +193,7 @@ def _lower_call(handler: Native, context: Any, builder: Any, base: Any) -> Any:
     builder.store(base, cell(builder))
     top = load_scratch(builder, base, at.S_UNDO_TOP)
     store_scratch(builder, base, at.S_CALL_MARK, top)
+    store_scratch(builder, base, at.S_BUILT_USED, 0)
     first = builder.add(load(builder, base, at.SCRATCH), I64(at.S_CALL_ARGUMENTS))
     words = Words(builder, builder.add(base, builder.shl(first, I64(3))))
     arguments = [read_argument(context, builder, kind, words) for kind in handler.arguments[1:]]
