@@ -29,6 +29,7 @@ from diptych.config import Settings
 from diptych.control_page import ControlPage, Word
 from diptych.engine.attempts import Attempts, Ending, Verdict
 from diptych.engine.facts import facts_of, to_text
+from diptych.engine.lane import compiled_for, lane_of
 from diptych.serving import checkpointer, gateway, reader, resources, writer
 from diptych.serving.banner import announce
 from diptych.serving.children import Child, RestartPolicy, ending
@@ -49,8 +50,6 @@ from diptych.serving.watchdog import LOOK_S, Watchdog
 
 log = logging.getLogger("diptych.serving")
 
-LANE = "interpreted"
-"""Of served handlers."""
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
@@ -110,9 +109,12 @@ class Supervisor(Processes):
         self._control_page = ControlPage.create()
         self._watchdog = Watchdog(self._control_page, self.settings.limits.transaction_ms)
         # Now, since files may be edited while the code that was read from them runs.
-        self._server_facts = to_text(facts_of(self.app, LANE, self.settings.capacities))
+        self._server_facts = to_text(
+            facts_of(self.app, lane_of(self.app), self.settings.capacities)
+        )
         self._attempts = Attempts(self.settings.data)
         resources.warm_kernels()
+        compiled_for(self.app)
         self._take_signals()
         if self._lifeline is not None:
             self._watch(self._lifeline, self._on_lifeline)

@@ -1,12 +1,12 @@
-"""From an operation to a callable that stands in for its function: `compiled_handlers`.
+"""From an operation to machine code that a kernel calls: `compiled_operations`.
 
 The function is compiled for the types of its parameters; a small entry beside it takes the
-arguments out of the scratch, calls it, and puts its value, or why it failed, back. In front of the
-entry stands generated Python that packs the arguments and unpacks the value. So one call from
-Python is one int in and one int out, and the entry could be called from compiled code as well.
+arguments out of the scratch, calls it, and puts its value, or why it failed, back. Programs beside
+that say how arguments and values are written as MessagePack. All of it is one array of words, the
+table that `store.lane` works with.
 
-What the entry can't tell is told by the interpreted function: the call is rolled back to where it
-began and run again on the same bytes, which raises the true error with its true traceback.
+What an entry can't tell is told by the interpreted function: the call is undone and run again on
+the same bytes, which raises the true error with its true traceback.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import struct
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numba
+import numpy as np
 from numba.core import config, types
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
 from diptych.app import App, Operation
 from diptych.errors import DeclarationError
-from diptych.memory import Region
-from diptych.schema import MISSING
-from diptych.store import calls, random
+from diptych.store import lane
 from diptych.store import layout as layouts
 from diptych.store import words as at
+from diptych.store.compiled import rejections
 from diptych.store.compiled.native import (
     STATUS_FAULT,
     Native,
@@ -43,10 +42,8 @@ from diptych.store.compiled.native import (
     store_scratch,
 )
 from diptych.store.compiled.pipeline import dispatcher_of
-from diptych.store.compiled.rejections import rejection, store_fault
+from diptych.store.compiled.programs import answer_program, arguments_program
 from diptych.store.compiled.shapes import (
-    Answer,
-    Arguments,
     Words,
     parameter_type,
     read_argument,
@@ -55,45 +52,73 @@ from diptych.store.compiled.shapes import (
 )
 from diptych.store.compiled.source import place_of
 from diptych.store.compiled.types import I32, I64, DbType, Refused
-from diptych.store.database import Database
-from diptych.store.faults import OverBudgetNow
+from diptych.store.lane import Compiled
+from diptych_client.protocol import Kind
 
-Handler = Callable[..., Any]
-INTERPRETED_CODES = (at.UNEXPECTED, at.NOT_LIVE, at.CURSOR_LOST)
+KINDS = {"transaction": int(Kind.TRANSACTION), "query": int(Kind.QUERY)}
 
 _tags = itertools.count(1)
-_compiled: WeakKeyDictionary[App, dict[str, Entry]] = WeakKeyDictionary()
+_compiled: WeakKeyDictionary[App, dict[bool, Compiled]] = WeakKeyDictionary()
+_entries: list[Any] = []  # whose code is called by address: kept for as long as the process runs
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One operation, compiled. `call(address)` runs it for a region and returns 0 or a code."""
+    """One operation, compiled: the address of its code, and its programs."""
 
     operation: Operation
-    call: Callable[[int], int]
-    arguments: Arguments
-    answer: Answer
-    expression: str
+    address: int
+    arguments: list[int]
+    answer: list[int]
 
 
-def compiled_handlers(app: App, region: Region) -> dict[str, Handler]:
-    """A callable `(db, *arguments)` for each transaction that is to be compiled, by name.
+def compiled_operations(app: App, *, every: bool = False) -> Compiled:
+    """An application's operations that are marked compiled, or all of its transactions.
 
-    In an app that compiles its handlers, those are the ones that don't opt out; in another one
-    all of them, since its lane was chosen from outside. Errors: DeclarationError, with file and
-    line, for a handler that can't be compiled. Compiling takes seconds, once a process.
+    Errors: DeclarationError, with file and line, for a handler that can't be compiled. Compiling
+    takes seconds, once a process.
     """
     if config.DISABLE_JIT:
         raise DeclarationError("the compiled lane can't run with NUMBA_DISABLE_JIT")
-    if app not in _compiled:
+    known = _compiled.setdefault(app, {})
+    if every not in known:
         tables = layouts.of_app(app).tables
         db = DbType(f"{app.name}#{next(_tags)}", tables)
-        _compiled[app] = {
-            operation.name: compile_operation(operation, db)
-            for operation in app.operations
-            if operation.kind == "transaction" and (operation.compiled or not app.compiled)
-        }
-    return {name: bind(entry, region) for name, entry in _compiled[app].items()}
+        entries = [compile_operation(operation, db) for operation in chosen(app, every)]
+        known[every] = Compiled(
+            table_of(entries),
+            frozenset(e.operation.number for e in entries if e.operation.kind == "transaction"),
+            frozenset(e.operation.number for e in entries if e.operation.kind == "query"),
+        )
+    return known[every]
+
+
+def chosen(app: App, every: bool) -> list[Operation]:
+    """The transactions that are to be compiled."""
+    return [
+        each for each in app.operations if each.kind == "transaction" and (each.compiled or every)
+    ]
+
+
+def table_of(entries: Iterable[Entry]) -> Any:
+    """The table of `store.lane`: int64 words."""
+    entries = list(entries)
+    numbers = max((entry.operation.number for entry in entries), default=-1) + 1
+    table = [0] * (lane.TABLE_OPERATIONS + numbers * lane.OP_WORDS)
+    table[lane.TABLE_NUMBERS] = numbers
+    for entry in entries:
+        place = lane.TABLE_OPERATIONS + entry.operation.number * lane.OP_WORDS
+        table[place + lane.OP_ENTRY] = entry.address
+        table[place + lane.OP_KIND] = KINDS[entry.operation.kind]
+        for word, program in ((lane.OP_ARGUMENTS, entry.arguments), (lane.OP_ANSWER, entry.answer)):
+            table[place + word] = len(table)
+            table += program
+    places = []
+    for program in rejections.programs:
+        places.append(len(table))
+        table += program
+    table[lane.TABLE_REJECTIONS] = len(table)
+    return np.array(table + places, np.int64)
 
 
 def check_handlers(app: App) -> dict[str, str]:
@@ -101,13 +126,12 @@ def check_handlers(app: App) -> dict[str, str]:
     tables = layouts.plan(list(app.tables.values())).tables
     db = DbType(f"{app.name}#{next(_tags)}", tables)
     found = {}
-    for operation in app.operations:
-        if operation.kind == "transaction" and operation.compiled:
-            try:
-                compile_operation(operation, db)
-                found[operation.name] = ""
-            except DeclarationError as error:
-                found[operation.name] = str(error)
+    for operation in chosen(app, False):
+        try:
+            compile_operation(operation, db)
+            found[operation.name] = ""
+        except DeclarationError as error:
+            found[operation.name] = str(error)
     return found
 
 
@@ -121,9 +145,8 @@ def compile_operation(operation: Operation, db: DbType) -> Entry:
         handler = native(dispatcher_of(operation.function), (db, *kinds), symbol)
     except NumbaError as error:
         raise DeclarationError(explain(error, where)) from error
-    answer = Answer()
     try:
-        expression = answer.add(handler.result)
+        answer = answer_program(handler.result)
     except TypeError as unfit:
         raise DeclarationError(f"{where}: a compiled handler can't return {unfit}") from None
     if (
@@ -131,10 +154,7 @@ def compile_operation(operation: Operation, db: DbType) -> Entry:
         or words_count(handler.result) > at.CALL_ANSWER_MAX
     ):
         raise DeclarationError(f"{where}: its arguments or its result are too large to compile")
-    arguments = Arguments()
-    for i, parameter in enumerate(operation.parameters):
-        arguments.add_parameter(parameter.value, f"a{i}")
-    return Entry(operation, _entry(handler), arguments, answer, expression)
+    return Entry(operation, _entry(handler), arguments_program(operation), answer)
 
 
 def explain(error: NumbaError, where: str) -> str:
@@ -152,26 +172,28 @@ def explain(error: NumbaError, where: str) -> str:
     return f"{where}: can't be compiled: {message}"
 
 
-def _entry(handler: Native) -> Callable[[int], int]:
-    """Compiled code that calls a handler with words from the scratch and leaves words there."""
+def _entry(handler: Native) -> int:
+    """The address of code that calls a handler with words from the scratch."""
 
     @intrinsic
     def call(typing_context: Any, base: Any) -> Any:
         return types.int64(types.int64), lambda c, b, s, a: _lower_call(handler, c, b, a[0])
 
-    @numba.njit(types.int64(types.int64))
+    @numba.cfunc(types.int64(types.int64))
     def entry(base: int) -> int:
         code: int = call(base)
         return code
 
-    made: Callable[[int], int] = entry
-    return made
+    _entries.append(entry)
+    address: int = entry.address
+    return address
 
 
 def _lower_call(handler: Native, context: Any, builder: Any, base: Any) -> Any:
     builder.store(base, cell(builder))
     top = load_scratch(builder, base, at.S_UNDO_TOP)
     store_scratch(builder, base, at.S_CALL_MARK, top)
+    store_scratch(builder, base, at.S_BUILT_USED, 0)
     first = builder.add(load(builder, base, at.SCRATCH), I64(at.S_CALL_ARGUMENTS))
     words = Words(builder, builder.add(base, builder.shl(first, I64(3))))
     arguments = [read_argument(context, builder, kind, words) for kind in handler.arguments[1:]]
@@ -187,63 +209,3 @@ def _lower_call(handler: Native, context: Any, builder: Any, base: Any) -> Any:
             code = load_scratch(builder, base, at.S_CALL_CODE)
             builder.store(builder.select(told, code, I64(at.UNEXPECTED)), result)
     return builder.load(result)
-
-
-def bind(entry: Entry, region: Region) -> Handler:
-    """The callable for one region, as generated source, since it runs for every call."""
-    operation = entry.operation
-    packer = struct.Struct("<" + "".join(entry.arguments.codes))
-    unpacker = struct.Struct("<" + "".join(entry.answer.codes))
-    parameters, names = ["db"], []
-    known: dict[str, Any] = {
-        **entry.arguments.names,
-        **entry.answer.names,
-        "pack": packer.pack_into,
-        "unpack": unpacker.unpack_from,
-        "scratch": region.scratch,
-        "call": entry.call,
-        "address": region.address,
-        "failed": failed,
-        "function": operation.function,
-        "packing_errors": (struct.error, TypeError, AttributeError, OverflowError, IndexError),
-    }
-    for i, parameter in enumerate(operation.parameters):
-        names.append(f"a{i}")
-        if parameter.default is MISSING:
-            parameters.append(f"a{i}")
-        else:
-            parameters.append(f"a{i}=default_{i}")
-            known[f"default_{i}"] = parameter.default
-    given = "".join(f"{name}, " for name in names)
-    packed = "".join(f", {expression}" for expression in entry.arguments.expressions)
-    lists = "".join(f"        {statement}\n" for statement in entry.arguments.statements)
-    source = (
-        f"def run({', '.join(parameters)}):\n"
-        "    try:\n"
-        f"        pack(scratch, {at.S_CALL_ARGUMENTS * 8}{packed})\n"
-        f"{lists}"
-        "    except packing_errors:\n"
-        f"        return function(db, {given})\n"
-        "    code = call(address)\n"
-        "    if code:\n"
-        f"        return failed(code, function, db, ({given}))\n"
-        f"    w = unpack(scratch, {at.S_CALL_ANSWER * 8})\n"
-        f"    return {entry.expression}\n"
-    )
-    exec(compile(source, f"<compiled {operation.name}>", "exec"), known)
-    made: Handler = known["run"]
-    made.__name__ = made.__qualname__ = operation.name
-    return made
-
-
-def failed(code: int, function: Handler, db: Database, arguments: tuple[Any, ...]) -> Any:
-    """Raise what a code means; what it can't tell, the interpreted function does or returns."""
-    if code == at.REJECTED:
-        raise rejection(db.space.scratch[at.S_CALL_REASON], db)
-    if db.space.is_over_budget():
-        raise OverBudgetNow
-    if code in INTERPRETED_CODES:
-        calls.rollback(db.space.words, db.space.scratch[at.S_CALL_MARK])
-        random.restart(db.space)
-        return function(db, *arguments)
-    raise store_fault(code, db)

@@ -23,7 +23,7 @@ from numba.core.imputils import fix_returning_optional
 from numba.core.typing.templates import signature
 from numba.np.arrayobj import make_array, populate_array
 
-from diptych.store import btree, hashing, random, rows
+from diptych.store import btree, built, hashing, random, rows
 from diptych.store import words as at
 from diptych.store.compiled.types import I32, I64
 
@@ -45,6 +45,8 @@ KERNELS = {
     "first": (btree.first, 3),
     "fraction": (random.fraction, 0),
     "integer": (random.integer, 2),
+    "empty": (built.empty, 0),
+    "append": (built.append, 2),
 }
 PREFIX = "diptych_"
 """Of the names under which generated code calls kernels."""

@@ -26,6 +26,7 @@ from numba.core.untyped_passes import IRProcessing
 from diptych.schema import INT_MAX, INT_MIN
 from diptych.store.compiled import comparisons, exact, indexes, lists, randoms, rejections, tables
 from diptych.store.compiled.records import is_record, make_record, record_call
+from diptych.store.compiled.rewriting import STAND_INS, rewritten
 from diptych.store.compiled.rows import column_of
 from diptych.store.compiled.sized import data_literal, literal_number
 from diptych.store.compiled.source import check_source
@@ -48,7 +49,8 @@ def dispatcher_of(function: Any) -> Any:
     if function not in _dispatchers:
         check_source(function)
         options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        _dispatchers[function] = numba.njit(pipeline_class=HandlerCompiler, **options)(function)
+        made = numba.njit(pipeline_class=HandlerCompiler, **options)(rewritten(function))
+        _dispatchers[function] = made
     return _dispatchers[function]
 
 
@@ -140,7 +142,7 @@ def constant(code: Any, variable: Any) -> Any:
 def known(value: Any, name: str, loc: Any) -> Any:
     """What stands in compiled code for a value from outside of the handler."""
     if isinstance(value, FunctionType):
-        return dispatcher_of(value)
+        return value if value in STAND_INS.values() else dispatcher_of(value)
     if value is abs:
         return exact.OPERATORS[abs]
     if isinstance(value, type):
