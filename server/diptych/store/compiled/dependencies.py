@@ -8,6 +8,8 @@ code. A hash that differs without need costs a compilation, so in doubt somethin
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import hashlib
 import os
@@ -29,6 +31,7 @@ import diptych
 from diptych.app import App, Operation
 from diptych.sources import code_digest, code_text
 from diptych.store import layout as layouts
+from diptych.store.compiled.source import parsed
 
 OWN_SOURCES = (
     *("app.py", "declarations.py", "errors.py", "kernel.py", "schema.py", "sources.py"),
@@ -70,23 +73,25 @@ def referred(functions: Iterable[Any]) -> Iterator[str]:
         seen.add(function)
         name = f"{function.__module__}.{function.__qualname__}"
         defaults = _plain(function.__defaults__, function.__kwdefaults__)
-        yield f"{name} {code_text(function.__code__)!r} {defaults}"
-        for called, value in _outside(function):
+        tree = parsed(function)
+        source = "" if tree is None else ast.unparse(tree)  # compiled code is made of that, too
+        yield f"{name} {code_text(function.__code__)!r} {defaults} {source}"
+        for called, value in _outside(function, tree):
             yield f"{name} {called} {_described(value)}"
             if isinstance(value, FunctionType):
                 waiting.append(value)
 
 
-def _outside(function: FunctionType) -> Iterator[tuple[str, Any]]:
+def _outside(function: FunctionType, tree: ast.AST | None) -> Iterator[tuple[str, Any]]:
     """What names stand for in a function that come from outside of it, in modules, too."""
-    names = sorted({*function.__code__.co_names})
+    written = ast.walk(tree) if tree is not None else ()
+    hints = {node.id for node in written if isinstance(node, ast.Name)}  # of variables, too
+    names = sorted({*function.__code__.co_names, *hints})
     given = {name: function.__globals__[name] for name in names if name in function.__globals__}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     for name, cell in cells:
-        try:
+        with contextlib.suppress(ValueError):  # not assigned yet
             given[name] = cell.cell_contents
-        except ValueError:
-            pass  # not assigned yet
     waiting = sorted(given.items())
     while waiting:
         called, value = waiting.pop()

@@ -10,6 +10,7 @@ code and code from a file take the same way. Knows nothing of files.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core.registry import cpu_target
 
+from diptych.errors import CorruptionError
 from diptych.store import words as at
 from diptych.store.compiled.native import (
     STATUS_FAULT,
@@ -30,13 +32,10 @@ from diptych.store.compiled.native import (
     store_scratch,
 )
 from diptych.store.compiled.shapes import Words, read_argument, write_answer
-from diptych.store.compiled.types import I32, I64
+from diptych.store.compiled.types import I32, I64, Refused
 
+_numbers = itertools.count(1)
 _loaded: list[Any] = []  # what is called by address stays for as long as the process runs
-
-
-class Unloadable(Exception):
-    """Code that this process can't run, and why."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +50,35 @@ class Code:
 def make_code(dispatcher: Any, arguments: tuple[Any, ...], name: str) -> tuple[Code, Any]:
     """Compile a handler for these argument types, with an entry: its code, and its result's type.
 
-    Errors: NumbaError, when it can't be compiled; Unloadable, when its code holds for this process
-    alone.
+    Errors: NumbaError, when it can't be compiled.
     """
     dispatcher.compile(arguments)
     compiled = dispatcher.overloads[arguments]
     symbol, result = compiled.fndesc.llvm_func_name, compiled.signature.return_type
-    entry = f"diptych_entry_{name}"
+    entry = f"diptych_entry_{name}_{next(_numbers)}"  # Numba's own engine has those of all apps
     front = _entry_library(Native(symbol, arguments, result), entry)
     objects, needs = [], set()
     for library in (compiled.library, front):
         if library.has_dynamic_globals:
-            raise Unloadable(f"{name} refers to addresses of this process")
+            raise Refused(f"{name} refers to objects of this process")
         objects.append(bytes(library.serialize_using_object_code()[2][0]))
         needs |= _undefined(library)
     return Code(entry, tuple(objects), tuple(sorted(needs - {symbol}))), result
 
 
-def load_code(codes: Sequence[Code]) -> list[int]:
-    """The addresses of their entries. Errors: Unloadable."""
-    for name in sorted({name for code in codes for name in code.needs}):
+def missing_symbols(codes: Sequence[Code]) -> list[str]:
+    """What this code needs and this process does not have. Kernels are made ready."""
+    names = sorted({name for code in codes for name in code.needs})
+    for name in names:
         publish(name)
-        # An engine that misses one would end the process.
-        if llvm.address_of_symbol(name) is None:
-            raise Unloadable(f"there is no {name}")
+    return [name for name in names if llvm.address_of_symbol(name) is None]
+
+
+def load_code(codes: Sequence[Code]) -> list[int]:
+    """The addresses of their entries. Errors: CorruptionError."""
+    missing = missing_symbols(codes)
+    if missing:  # an engine that misses one would end the process
+        raise CorruptionError(f"compiled handlers need {', '.join(missing)}")
     module = llvm.parse_assembly("")
     module.triple = llvm.get_process_triple()
     target = llvm.Target.from_triple(module.triple)
@@ -87,7 +91,7 @@ def load_code(codes: Sequence[Code]) -> list[int]:
     engine.finalize_object()
     addresses = [engine.get_function_address(code.entry) for code in codes]
     if not all(addresses):
-        raise Unloadable("an entry is not in its object file")
+        raise CorruptionError("an entry of compiled handlers is not in its object file")
     _loaded.append((engine, files, codes))
     return addresses
 
@@ -136,6 +140,7 @@ def _lower_entry(body: Any, builder: Any, base: Any) -> None:
     builder.store(base, cell(builder))
     top = load_scratch(builder, base, at.S_UNDO_TOP)
     store_scratch(builder, base, at.S_CALL_MARK, top)
+    store_scratch(builder, base, at.S_BUILT_USED, 0)
     status = builder.call(body, [base])
     with builder.if_then(builder.icmp_signed("==", status, I32(0)), likely=True):
         builder.ret(I64(0))
