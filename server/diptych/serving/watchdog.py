@@ -52,8 +52,8 @@ class Watchdog:
         """What to do about the transaction that runs.
 
         Its time counts from when it was seen first: compiled transactions begin by the dozen, and
-        what is said of their beginning is that of the first. What began before `since_ns` was another writer's;
-        a beginning of 0 means: no limit.
+        what is said of their beginning is that of the first. What began before `since_ns` was
+        another writer's; a beginning of 0 means: no limit.
         """
         words = self._words
         sequence, began_ns = words[Word.EXECUTING], words[Word.BEGAN_NS]
