@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -73,7 +73,7 @@ class Entry:
 
 
 def compiled_operations(app: App, *, every: bool = False) -> Compiled:
-    """An application's operations that are marked compiled, or all of its transactions.
+    """An application's operations that are marked compiled, or beside those all transactions.
 
     Errors: DeclarationError, with file and line, for a handler that can't be compiled. Compiling
     takes seconds, once a process.
@@ -83,8 +83,8 @@ def compiled_operations(app: App, *, every: bool = False) -> Compiled:
     known = _compiled.setdefault(app, {})
     if every not in known:
         tables = layouts.of_app(app).tables
-        db = DbType(f"{app.name}#{next(_tags)}", tables)
-        entries = [compile_operation(operation, db) for operation in chosen(app, every)]
+        dbs = db_types(app, tables)
+        entries = [compile_operation(each, dbs[each.kind]) for each in chosen(app, every)]
         known[every] = Compiled(
             table_of(entries),
             frozenset(e.operation.number for e in entries if e.operation.kind == "transaction"),
@@ -94,10 +94,21 @@ def compiled_operations(app: App, *, every: bool = False) -> Compiled:
 
 
 def chosen(app: App, every: bool) -> list[Operation]:
-    """The transactions that are to be compiled."""
+    """The operations that are to be compiled."""
     return [
-        each for each in app.operations if each.kind == "transaction" and (each.compiled or every)
+        each
+        for each in app.operations
+        if each.compiled or (every and each.kind == "transaction")
     ]
+
+
+def db_types(app: App, tables: Sequence[layouts.TableLayout]) -> dict[str, DbType]:
+    """The `db` of each kind of operation."""
+    tag = f"{app.name}#{next(_tags)}"
+    return {
+        "transaction": DbType(tag, tables),
+        "query": DbType(f"{tag} read-only", tables, writable=False),
+    }
 
 
 def table_of(entries: Iterable[Entry]) -> Any:
@@ -122,13 +133,12 @@ def table_of(entries: Iterable[Entry]) -> Any:
 
 
 def check_handlers(app: App) -> dict[str, str]:
-    """Why each transaction that is marked compiled can't be, with file and line, or "", by name."""
-    tables = layouts.plan(list(app.tables.values())).tables
-    db = DbType(f"{app.name}#{next(_tags)}", tables)
+    """Why each operation that is marked compiled can't be, with file and line, or "", by name."""
+    dbs = db_types(app, layouts.plan(list(app.tables.values())).tables)
     found = {}
     for operation in chosen(app, False):
         try:
-            compile_operation(operation, db)
+            compile_operation(operation, dbs[operation.kind])
             found[operation.name] = ""
         except DeclarationError as error:
             found[operation.name] = str(error)
