@@ -26,10 +26,11 @@ import uvloop
 
 from diptych.app import App
 from diptych.config import Settings
-from diptych.serving import channel, control
 from diptych.engine.lane import compiled_for
+from diptych.kernel import ready
+from diptych.serving import bundles, channel, control
 from diptych.serving.admin import Admin
-from diptych.serving.bundles import QUERIES_MAX, Answers, Mark, Progress, admit_run, bundle
+from diptych.serving.bundles import QUERIES_MAX, Answers, Mark, Progress, bundle
 from diptych.serving.channel import Hold, Image, Internal
 from diptych.serving.connection import Connection, State
 from diptych.serving.control import Control, Message
@@ -63,6 +64,11 @@ FIGURES_S = 0.005
 """How old figures may be: gathering them costs the writer time."""
 FLUSH_S = 0.5
 """How long clients may take to read their last answers at shutdown."""
+
+admit_run = ready(
+    bundles.admit_run,
+    "(uint8[::1], int64[::1], int64, int64, int64, int64, int64, int64[::1])",
+)
 
 
 @dataclass(frozen=True)
@@ -270,7 +276,7 @@ class Gateway:
                 buffer.starts,
                 first,
                 min(count, QUERIES_MAX),
-                self._signed_history,
+                self.history,
                 self.newest,
                 shown,
                 told,

@@ -16,6 +16,7 @@ was dead already, is replaced by one that goes on from the newest image, and tha
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from diptych.engine.facts import facts_of, to_text
 from diptych.engine.lane import compiled_for, lane_of
 from diptych.serving import checkpointer, gateway, reader, resources, writer
 from diptych.serving.banner import announce
+from diptych.serving.bundles import Progress
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.processes import Processes
