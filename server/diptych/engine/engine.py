@@ -378,6 +378,8 @@ class Engine:
         sent undoes the transaction. What needed memory is run again, whatever became of it.
         """
         lifetimes, space = self._lifetimes, self._space
+        if space.is_over_budget():
+            raise OverBudgetNow  # compiled code had begun it
         while True:
             if self._count_kept() != lifetimes.alone:
                 lifetimes.end()
