@@ -21,21 +21,23 @@ from diptych.store.spans import clear
 
 Bytes = npt.NDArray[np.uint8]
 
-# Ops, and their operands.
-ARGUMENTS = 0  # least, most: the array around all
-DEFAULT = 1  # number of a parameter, jump, its words, how many follow, those: if it is left out
-INT = 2  # low, high
-MEMBER = 3  # how many follow, the members of an enum
-FLOAT = 4
-LIMITED_FLOAT = 5  # IS_SHORT and IS_BOUNDED, low and high as bits of doubles, the same as ints
-BOOL = 6
-TEXT = 7  # bytes at most, words
-DATA = 8  # bytes, words
-NIL = 9
-ARRAY = 10  # least, most
-OPTIONAL = 11  # jump, words with the one that says whether there is a value
-ITEMS = 12  # least, most, words of an item, jump
-AGAIN = 13  # jump back to an item's first op
+# Ops, and their operands. Those of values have two more in front: how many operands there are in
+# all, and how many words the value takes.
+INT = 0  # low, high
+MEMBER = 1  # how many follow, the members of an enum
+FLOAT = 2
+LIMITED_FLOAT = 3  # IS_SHORT and IS_BOUNDED, low and high as bits of doubles, the same as ints
+BOOL = 4
+NIL = 5
+TEXT = 6  # bytes at most
+DATA = 7  # bytes
+VALUES = 8  # the ops below are of values
+OPTIONAL = 8  # jump, words with the one that says whether there is a value
+ARRAY = 9  # least, most items
+ITEMS = 10  # least, most, words of an item, jump
+AGAIN = 11  # jump back to an item's first op
+ARGUMENTS = 12  # least, most: the array around all
+DEFAULT = 13  # number of a parameter, jump, its words, how many follow, those: if it is left out
 DONE = 14
 
 NONE, TRUE = 0xC0, 0xC3
@@ -216,16 +218,16 @@ def put_octets(
 def put_text(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
-    """Write the text at a position; where it ends, or BAD. `at`: of its op's operands."""
+    """Write the text at a position; where it ends, or BAD. `at`: where its op is."""
     first = int(data[np.uint64(position)])
     head = text_head(first)
     if head == 0 or stop - position < head:
         return BAD
     length = first & 0x1F if head == 1 else number(data, position + 1, head - 1)
     position += head
-    if length > program[at] or stop - position < length:
+    if length > program[at + 3] or stop - position < length:
         return BAD
-    found = put_octets(data, position, length, words, target, program[at + 1])
+    found = put_octets(data, position, length, words, target, program[at + 2])
     if found & 1 != 0 or (found != 0 and not is_utf8(data, position, position + length)):
         return BAD
     return position + length
@@ -241,9 +243,9 @@ def put_data(
         return BAD
     length = number(data, position + 1, head - 1)
     position += head
-    if length != program[at] or stop - position < length:
+    if length != program[at + 3] or stop - position < length:
         return BAD
-    put_octets(data, position, length, words, target, program[at + 1])
+    put_octets(data, position, length, words, target, program[at + 2])
     return position + length
 
 
@@ -253,7 +255,7 @@ def put_float(
 ) -> int:
     """The same of a number, as a double."""
     first = int(data[np.uint64(position)])
-    limits = program[at] if program[at - 1] == LIMITED_FLOAT else 0
+    limits = program[at + 3] if program[at] == LIMITED_FLOAT else 0
     size = int_bytes(first)
     if first == 0xCB:
         size = 9
@@ -272,11 +274,11 @@ def put_float(
         words[target] = double_of(value, is_large)
         # As ints: one that is no double may be beyond a bound, and the double next to it not.
         if limits & IS_BOUNDED != 0:
-            if is_large or not program[at + 3] <= value <= program[at + 4]:
+            if is_large or not program[at + 6] <= value <= program[at + 7]:
                 return BAD
         return position + size
     words[target] = bits
-    if limits & IS_BOUNDED != 0 and not is_within(bits, program[at + 1], program[at + 2]):
+    if limits & IS_BOUNDED != 0 and not is_within(bits, program[at + 4], program[at + 5]):
         return BAD
     if limits & IS_SHORT != 0 and SHORT_END_BITS <= bits & INT_MAX < INFINITY_BITS:
         return BAD
@@ -296,12 +298,33 @@ def put_int(
     if first == 0xCF and value < 0:
         return BAD
     words[target] = value
-    if program[at - 1] == INT:
-        return position + size if program[at] <= value <= program[at + 1] else BAD
-    for i in range(program[at]):
-        if value == program[at + 1 + i]:
+    if program[at] == INT:
+        return position + size if program[at + 3] <= value <= program[at + 4] else BAD
+    for i in range(program[at + 3]):
+        if value == program[at + 4 + i]:
             return position + size
     return BAD
+
+
+@kernel
+def put_value(
+    program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
+) -> int:
+    """The same of what the op at `at` wants."""
+    op = program[at]
+    if op <= MEMBER:
+        return put_int(program, at, data, position, stop, words, target)
+    if op <= LIMITED_FLOAT:
+        return put_float(program, at, data, position, stop, words, target)
+    if op == TEXT:
+        return put_text(program, at, data, position, stop, words, target)
+    if op == DATA:
+        return put_data(program, at, data, position, stop, words, target)
+    first = int(data[np.uint64(position)])
+    if op == NIL:
+        return position + 1 if first == NONE else BAD
+    words[target] = first & 1
+    return position + 1 if first | 1 == TRUE else BAD
 
 
 @kernel
@@ -316,72 +339,48 @@ def unpack(
     position, given, behind, left = start, 0, target, 0
     while position >= 0:
         op = program[at]
-        at += 1
-        if op == DONE:
+        if op < VALUES and position < stop:
+            position = put_value(program, at, payload, position, stop, words, target)
+            target += program[at + 2]
+            at += 1 + program[at + 1]
+        elif op == DONE:
             return 0 if position == stop else 1
-        if op == AGAIN:
+        elif op == AGAIN:
             left -= 1
-            if left > 0:
-                at -= program[at]
-            else:
-                target = behind
-                at += 1
-            continue
-        if op == DEFAULT:
-            literals = program[at + 3]
-            if program[at] >= given:
+            target = target if left > 0 else behind
+            at += 2 if left == 0 else -program[at + 1]
+        elif op == DEFAULT:
+            literals = program[at + 4]
+            if program[at + 1] >= given:
                 for i in range(literals):
-                    words[target + i] = program[at + 4 + i]
+                    words[target + i] = program[at + 5 + i]
+                target += program[at + 3]
+                at += program[at + 2]
+            at += 5 + literals
+        elif position >= stop:
+            return 1
+        elif op == OPTIONAL:
+            if payload[np.uint64(position)] != NONE:
+                words[target] = 1
+                target += 1
+            else:
+                clear(words, target, program[at + 2])
+                position += 1
                 target += program[at + 2]
                 at += program[at + 1]
-            at += 4 + literals
-            continue
-        if position >= stop:
-            return 1
-        first = int(payload[np.uint64(position)])
-        if op == INT or op == MEMBER:
-            position = put_int(program, at, payload, position, stop, words, target)
-            at += 2 if op == INT else 1 + program[at]
-            target += 1
-        elif op == FLOAT or op == LIMITED_FLOAT:
-            position = put_float(program, at, payload, position, stop, words, target)
-            at += 0 if op == FLOAT else 5
-            target += 1
-        elif op == TEXT:
-            position = put_text(program, at, payload, position, stop, words, target)
-            target += program[at + 1]
-            at += 2
-        elif op == DATA:
-            position = put_data(program, at, payload, position, stop, words, target)
-            target += program[at + 1]
-            at += 2
-        elif op == OPTIONAL and first == NONE:
-            clear(words, target, program[at + 1])
-            target += program[at + 1]
-            at += 2 + program[at]
-            position += 1
-        elif op == OPTIONAL:
-            words[target] = 1
-            target += 1
-            at += 2
-        elif op == BOOL:
-            words[target] = first & 1
-            target += 1
-            position = position + 1 if first | 1 == TRUE else BAD
-        elif op == NIL:
-            position = position + 1 if first == NONE else BAD
+            at += 3
         else:
+            first = int(payload[np.uint64(position)])
             count = count_at(payload, position, first, stop)
-            if count < program[at] or count > program[at + 1]:
+            if count < program[at + 1] or count > program[at + 2]:
                 return 1
             position += array_head(first)
             if op == ARGUMENTS:
                 given = count
             elif op == ITEMS:
-                words[target] = count
-                behind = target + 1 + program[at + 1] * program[at + 2]
-                left = count
-                target = target + 1 if count > 0 else behind
-                at += 2 if count > 0 else 2 + program[at + 3]
-            at += 2
+                words[target] = left = count
+                behind = target + 1 + program[at + 2] * program[at + 3]
+                target = behind if count == 0 else target + 1
+                at += 2 + (program[at + 4] if count == 0 else 0)
+            at += 3
     return 1
