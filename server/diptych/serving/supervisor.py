@@ -16,6 +16,7 @@ was dead already, is replaced by one that goes on from the newest image, and tha
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from diptych.engine.facts import facts_of, to_text
 from diptych.engine.lane import compiled_for, lane_of
 from diptych.serving import checkpointer, gateway, reader, resources, writer
 from diptych.serving.banner import announce
+from diptych.serving.bundles import Progress
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.processes import Processes
@@ -89,6 +91,8 @@ class Supervisor(Processes):
         self._attempts: Attempts
         self._server_facts = ""
         self._executed = 0
+        self._progress = Progress()
+        self._slots = itertools.count()
         self._log_failed = False
         self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
@@ -174,7 +178,9 @@ class Supervisor(Processes):
             return
 
         def make(control: Control) -> Callable[[], int]:
-            plan = gateway.GatewayPlan(self.app, self.settings, control, self._listeners)
+            plan = gateway.GatewayPlan(
+                self.app, self.settings, control, self._listeners, self._progress
+            )
             return lambda: gateway.main(plan)
 
         keep = [listener.fileno() for listener in self._listeners]
@@ -194,6 +200,7 @@ class Supervisor(Processes):
             return
         gateway_end, reader_end = stream_pair()
         images = resources.read_only_images(self._memory)
+        slot = next(self._slots)
 
         def make(control: Control) -> Callable[[], int]:
             size_bytes = self._memory.size_bytes
@@ -205,12 +212,14 @@ class Supervisor(Processes):
                 images,
                 size_bytes,
                 self._exports,
+                self._progress.slot(slot),
             )
             return lambda: reader.main(plan)
 
         try:
             child = self._fork("reader", make, [reader_end.fileno(), *images], for_gateway.holder)
-            for_gateway.control.send({"do": "reader", "reader": child.number}, gateway_end.fileno())
+            message = {"do": "reader", "reader": child.number, "slot": slot}
+            for_gateway.control.send(message, gateway_end.fileno())
         finally:
             gateway_end.close()
             reader_end.close()

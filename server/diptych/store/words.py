@@ -220,6 +220,7 @@ S_CALL_CODE = S_CALL  # why it failed: one of the codes below
 S_CALL_MARK = S_CALL + 1  # length of the undo log when it began
 S_CALL_REASON = S_CALL + 2  # number of the rejection, when that is why
 S_BUILT_USED = S_CALL + 3  # words of S_BUILT that this call has taken
+S_QUERY_SEQUENCE = S_CALL + 4  # what `db.sequence` is in a query
 S_CALL_ARGUMENTS = S_CALL + 8
 S_CALL_ANSWER = S_CALL + 256  # its value, or the details of its rejection
 CALL_WORDS = 512

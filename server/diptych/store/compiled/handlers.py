@@ -55,7 +55,7 @@ _compiled: WeakKeyDictionary[App, dict[bool, Compiled]] = WeakKeyDictionary()
 def compiled_operations(
     app: App, *, every: bool = False, progress: Progress = log.info
 ) -> Compiled:
-    """An application's operations that are marked compiled, or all of its transactions.
+    """An application's operations that are marked compiled, or beside those all transactions.
 
     Errors: DeclarationError, with file and line, for a handler that can't be compiled. Compiling
     takes seconds, once for an application as it is.
@@ -80,9 +80,11 @@ def check_handlers(app: App, *, progress: Progress = log.info) -> dict[str, str]
 
 
 def chosen(app: App, every: bool) -> list[Operation]:
-    """The transactions that are to be compiled."""
+    """The operations that are to be compiled."""
     return [
-        each for each in app.operations if each.kind == "transaction" and (each.compiled or every)
+        each
+        for each in app.operations
+        if each.compiled or (every and each.kind == "transaction")
     ]
 
 
@@ -105,11 +107,11 @@ def _compile(
     refusals: dict[str, str] = {}
     made = []
     with Compilation() as compilation:
-        db = DbType(f"{app.name}#{next(_tags)}", layouts.of_app(app).tables)
+        dbs = db_types(app, layouts.of_app(app).tables)
         for number, operation in enumerate(operations, 1):
             since = time.monotonic()
             try:
-                made.append(compile_operation(operation, db))
+                made.append(compile_operation(operation, dbs[operation.kind]))
             except DeclarationError as error:
                 refusals[operation.name] = str(error)
             took_s = time.monotonic() - since
@@ -136,6 +138,15 @@ def _loaded(app: App, stored: Stored) -> Compiled:
         table_of(operations, addresses, stored),
         *(frozenset(e.number for e in operations if e.kind == kind) for kind in KINDS),
     )
+
+
+def db_types(app: App, tables: Sequence[layouts.TableLayout]) -> dict[str, DbType]:
+    """The `db` of each kind of operation."""
+    tag = f"{app.name}#{next(_tags)}"
+    return {
+        "transaction": DbType(tag, tables),
+        "query": DbType(f"{tag} read-only", tables, writable=False),
+    }
 
 
 def table_of(operations: Iterable[Operation], addresses: Iterable[int], stored: Stored) -> Any:

@@ -30,7 +30,7 @@ from diptych.store.compiled.rewriting import STAND_INS, rewritten
 from diptych.store.compiled.rows import column_of
 from diptych.store.compiled.sized import data_literal, literal_number
 from diptych.store.compiled.source import check_source
-from diptych.store.compiled.types import Refused, RowType, TableType
+from diptych.store.compiled.types import READ_ONLY, Refused, RowType, TableType
 from diptych.store.compiled.values import check, inner, number_kind, spoken
 from diptych_client.errors import Rejected
 
@@ -231,6 +231,8 @@ class CheckHandlerTypes(FunctionPass):
         row = inner(self.kinds[inst.target.name])
         if not isinstance(row, RowType):
             raise Refused(f"{spoken(row)} can't be changed", inst.loc)
+        if not row.table.db.writable:
+            raise Refused(READ_ONLY, inst.loc)
         column, place = column_of(row.table, inst.attr), f"{row.table.spec.name}.{inst.attr}"
         if column.key:
             raise Refused(f"{place} is part of the key and can't be assigned", inst.loc)
