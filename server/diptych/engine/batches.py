@@ -93,7 +93,7 @@ class Batches:
                 ran = self._run_compiled(self._lane, frames, starts, ran, now_ns)
                 admitted, now_ns = self._lane.admitted, time.monotonic_ns()
             # What is admitted has to run: it counts as answered.
-            if ran < count and (admitted or self._lane is None or now_ns < deadline_ns):
+            if ran < count and (ran == 0 or admitted or now_ns < deadline_ns):
                 now_ns, ran = self._interpret(frames, starts, ran, now_ns, deadline_ns, admitted)
             if now_ns >= deadline_ns:
                 break
