@@ -21,6 +21,7 @@ from tpcc.invariants import CONDITIONS
 from tpcc.terminals import DECK, Terminals
 
 NOW = 1_700_000_000_000_000_000
+LANES = ("interpreted", "compiled")
 SMALL = Scale(warehouses=2, items=300, customers=40)
 BAR = last_name(0)  # of customer 1 of each district, and of nobody else at this size
 
@@ -38,10 +39,10 @@ def untouched() -> Iterator[Bench]:
     yield from populated()
 
 
-@pytest.fixture
-def tpcc() -> Iterator[Bench]:
+@pytest.fixture(params=LANES)
+def tpcc(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A smaller one to be changed."""
-    yield from populated(Scale(warehouses=2, items=100, customers=20))
+    yield from populated(Scale(warehouses=2, items=100, customers=20), lane=request.param)
 
 
 def order(bench: Bench, *items: int, quantity: int = 1, supplier: int = 1) -> Any:
@@ -322,13 +323,14 @@ def answer(naive: NaiveTpcc, operation: str, now: int, arguments: Any) -> Any:
         return no
 
 
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("warehouses", [1, 2])
-def test_as_the_naive_model_does(warehouses: int) -> None:
+def test_as_the_naive_model_does(warehouses: int, lane: str) -> None:
     scale = Scale(warehouses, items=200, customers=30)
     calls = Terminals(scale, seed=5).calls
     streams = [calls(connection) for connection in range(4 * warehouses)]
     outcomes: Counter[str] = Counter()
-    for bench in populated(scale):
+    for bench in populated(scale, lane=lane):
         naive = NaiveTpcc(dump(bench.db))
         now = NOW
         for number in range(2_500):

@@ -40,11 +40,17 @@ class Refused(TypingError):
         Refused.latest = self
 
 
-class DbType(types.Type):
-    """The `db` of a handler. `tag` sets apart the types of different applications."""
+READ_ONLY = "a query can't change data; make it a transaction"
 
-    def __init__(self, tag: str, layouts: Sequence[TableLayout]) -> None:
+
+class DbType(types.Type):
+    """The `db` of a handler. `tag` sets apart the types of different applications, and those of
+    one application's transactions and queries, which are not `writable`.
+    """
+
+    def __init__(self, tag: str, layouts: Sequence[TableLayout], *, writable: bool = True) -> None:
         super().__init__(f"Db({tag})")
+        self.writable = writable
         self.tables = {table.spec.name: TableType(self, tag, table) for table in layouts}
         self.random = RandomType(self)
 
