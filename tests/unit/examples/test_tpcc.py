@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from tests.support.lanes import Lanes
 from tests.unit.examples.naive_tpcc import DATA_CHARACTERS, NaiveTpcc, Refused, dump
 
 from diptych import Db, Rejected
@@ -349,6 +350,23 @@ def test_as_the_naive_model_does(warehouses: int, lane: str) -> None:
                 assert bench.conditions().broken == []
         bench.verify()
     assert set(outcomes) == {*DECK, "item_not_found"}
+
+
+def test_both_lanes_leave_the_same_bytes() -> None:
+    """And compiled code gives nothing up that is not rejected by a table."""
+    scale = Scale(2, items=200, customers=30)
+    streams = [Terminals(scale, seed=6).calls(connection) for connection in range(4)]
+    with Lanes(app) as lanes:
+        for operation, arguments in population(scale):
+            lanes.call(operation, *arguments)
+        engine = lanes.benches[1]._engine
+        before, transactions = engine.compiled, 0
+        for number in range(600):
+            operation, arguments = next(streams[number % 4])
+            transactions += operation in ("new_order", "payment", "delivery")
+            lanes.call(operation, *arguments)
+        lanes.compare()
+        assert engine.compiled - before == transactions
 
 
 # Conditions --------------------------------------------------------------------------------------
