@@ -92,8 +92,8 @@ class Batches:
             if self._lane is not None:
                 ran = self._run_compiled(self._lane, frames, starts, ran, now_ns)
                 admitted, now_ns = self._lane.admitted, time.monotonic_ns()
-            # What is admitted has to run: it counts as answered.
-            if ran < count and (ran == 0 or admitted or now_ns < deadline_ns):
+            # What is admitted has to run, since it counts as answered; and some frame always does.
+            if ran < count and (admitted or ran == 0 or now_ns < deadline_ns):
                 now_ns, ran = self._interpret(frames, starts, ran, now_ns, deadline_ns, admitted)
             if now_ns >= deadline_ns:
                 break
