@@ -36,7 +36,8 @@ from numba.core.typed_passes import NopythonTypeInference
 
 KERNEL_SOURCES = (
     *("kernel.py", "memory/*.py", "store/*.py"),
-    *("engine/framing.py", "serving/frames.py", "loadtest/*.py"),
+    *("engine/framing.py", "serving/frames.py", "serving/bundles.py", "serving/channel.py"),
+    "loadtest/*.py",
 )
 """Where kernels are, and whatever they take constants from. A test compares it with the imports."""
 CACHES_KEPT = 8

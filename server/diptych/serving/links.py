@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.serving import frames
-from diptych.serving.channel import BytesLike
+from diptych.serving.channel import BytesLike, Internal
 from diptych.serving.frames import FrameBuffer, Words
 from diptych.serving.spawn import EXIT_FAILED
 from diptych_client.protocol import HEADER
@@ -113,7 +113,11 @@ class ReaderLink(_Link):
 
     def _received(self, count: int) -> None:
         for position in range(count):
-            self.gateway.query_answered(self.number, self.buffer.frame(position))
+            frame = self.buffer.frame(position)
+            if frame[4] == Internal.ANSWERS:
+                self.gateway.bundle_answered(self.number, frame)
+            else:
+                self.gateway.query_answered(self.number, frame)
 
 
 def readdressed(frame: BytesLike, request: int, context: int) -> bytes:

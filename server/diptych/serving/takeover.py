@@ -28,6 +28,7 @@ from diptych.control_page import ControlPage
 from diptych.durable import DataDirectory
 from diptych.durable.no_log import NoLog
 from diptych.engine.engine import Engine
+from diptych.engine.lane import compiled_for
 from diptych.engine.opening import migrate, save
 from diptych.engine.recovery import Action, Images
 from diptych.engine.starting import (
@@ -237,6 +238,7 @@ class _Takeover:
             history=_new_history(),
             capacities=self.settings.capacities,
             seed=secrets.randbits(62),
+            compiled=compiled_for(self.app),
         )
 
     def _recover(self, mirror: Mirror, history: int) -> Engine:
@@ -246,6 +248,7 @@ class _Takeover:
             grow=mirror.add_extent,
             history=history,
             capacities=self.settings.capacities,
+            compiled=compiled_for(self.app),
         )
         if mirror.current != NONE:
             stamp = read_stamp(mirror.images[mirror.current])
