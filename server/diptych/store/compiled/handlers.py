@@ -96,9 +96,7 @@ def compiled_operations(app: App, *, every: bool = False) -> Compiled:
 def chosen(app: App, every: bool) -> list[Operation]:
     """The operations that are to be compiled."""
     return [
-        each
-        for each in app.operations
-        if each.compiled or (every and each.kind == "transaction")
+        each for each in app.operations if each.compiled or (every and each.kind == "transaction")
     ]
 
 
