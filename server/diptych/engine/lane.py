@@ -11,10 +11,17 @@ import numpy.typing as npt
 from numba.core import config
 
 from diptych.app import App
+from diptych.kernel import ready
 from diptych.memory import Region
 from diptych.store import lane
 
 REPLIES_BYTES = 4 << 20
+
+run_frames = ready(
+    lane.run_frames,
+    "(int64[::1], uint8[::1], int64, int64[::1], uint8[::1], int64[::1], int64[::1], "
+    "int64, int64, int64[::1], uint8[::1], int64, int64, int64[::1])",
+)
 
 
 def compiled_for(app: App) -> lane.Compiled | None:
@@ -72,7 +79,9 @@ class Lane:
         which are valid until the next run. See `store.lane.run_frames`.
         """
         told = self._told
-        ran = lane.run_frames(
+        if not frames.flags.writeable:
+            frames = frames.copy()  # the kernel is compiled for one type of array
+        ran = run_frames(
             self._words,
             self._memory,
             self._base,

@@ -51,9 +51,9 @@ class Watchdog:
     def look(self, now_ns: int, *, since_ns: int, replaying: bool) -> Verdict:
         """What to do about the transaction that runs.
 
-        Its time counts from when it was seen first, and not from when it is said to have begun:
-        compiled transactions begin by the dozen. What began before `since_ns` was another writer's;
-        a beginning of 0 means: no limit.
+        Its time counts from when it was seen first: compiled transactions begin by the dozen, and
+        what is said of their beginning is that of the first. What began before `since_ns` was
+        another writer's; a beginning of 0 means: no limit.
         """
         words = self._words
         sequence, began_ns = words[Word.EXECUTING], words[Word.BEGAN_NS]
@@ -62,7 +62,7 @@ class Watchdog:
             return Verdict.NOTHING
         if not self._limit_ns or not sequence or began_ns < since_ns:
             return Verdict.NOTHING
-        ran_ns = now_ns - self._seen_ns
+        ran_ns = now_ns - max(began_ns, self._seen_ns)
         kill_ns = 2 * self._limit_ns + int(GRACE_S * SECOND_NS)
         if ran_ns > kill_ns * (REPLAY_TIMES if replaying else 1):
             return Verdict.KILL

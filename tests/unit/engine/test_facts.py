@@ -19,7 +19,6 @@ from diptych.engine.facts import (
     FLOATS,
     SWITCHES,
     Facts,
-    code_digest,
     cpu_features,
     differences,
     facts_of,
@@ -27,6 +26,7 @@ from diptych.engine.facts import (
     same_floats,
     to_text,
 )
+from diptych.sources import code_digest
 from diptych.errors import ConfigurationError, CorruptionError
 
 FILES = {

@@ -249,11 +249,48 @@ def any_of(db: Db) -> bool:
 
 
 def built_list(db: Db) -> int:
-    """lists are not compiled in a transaction"""
+    """say what it holds: found: list[Line] = []"""
     found = []  # here
     for row in db.thing:
         found.append(row.count)
     return len(found)
+
+
+def begun_list(db: Db) -> int:
+    """lists are compiled when they begin empty"""
+    return len([1, 2])  # here
+
+
+def list_of_anything(db: Db) -> int:
+    """a compiled handler can't take str; say how long it is"""
+    found: list[str] = []  # here
+    return len(found)
+
+
+def list_of_nothing_known(db: Db) -> int:
+    """list[Something]: name 'Something' is not defined"""
+    found: list[Something] = []  # type: ignore[name-defined]  # noqa: F821  # here
+    return len(found)
+
+
+def wrong_item(db: Db) -> int:
+    """the list holds int, not float"""
+    found: list[int] = []
+    found.append(db.thing[1].size)  # type: ignore[arg-type]  # here
+    return len(found)
+
+
+def list_popped(db: Db) -> int:
+    """a list's 'pop' is not compiled; append, len and loops are"""
+    found: list[int] = []
+    return found.pop()  # here
+
+
+def list_changed(db: Db) -> list[int]:
+    """No implementation"""
+    found: list[int] = []
+    found[0] = 1  # here
+    return found
 
 
 def enum_called(db: Db) -> int:
@@ -416,6 +453,12 @@ REFUSED = [
     made_up_code,
     any_of,
     built_list,
+    begun_list,
+    list_of_anything,
+    list_of_nothing_known,
+    wrong_item,
+    list_popped,
+    list_changed,
     enum_called,
     mixed_numbers,
     compared_numbers,

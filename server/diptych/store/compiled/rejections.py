@@ -2,14 +2,13 @@
 
 Before types are inferred the call is replaced by one to `refuse`, which leaves the details as words
 in the scratch and ends the handler. Which code and names they belong to, and how the whole is
-written as MessagePack, is kept here under a number, so nothing but numbers crosses.
+written as MessagePack, is kept by the `compilation` under a number, so nothing but numbers crosses.
 
 The rejections that tables themselves raise are left to the interpreter.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from numba.core import types
@@ -17,30 +16,12 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from diptych.store import words as at
+from diptych.store.compiled.compilation import Site, running
 from diptych.store.compiled.native import cell, give_up_if, leave, store_scratch
 from diptych.store.compiled.programs import answer_program, rejection_program
 from diptych.store.compiled.shapes import words_count, write_answer
 from diptych.store.compiled.types import Refused
 from diptych.store.compiled.values import spoken
-
-
-@dataclass(frozen=True)
-class Site:
-    """A `raise Rejected` as it was written: its literal code and the names of its details."""
-
-    code: str
-    names: tuple[str, ...]
-
-
-_sites: list[Site] = []
-programs: list[list[int]] = []
-"""By the number that compiled code leaves: how each rejection is written as MessagePack."""
-
-
-def site_number(site: Site) -> int:
-    """The number under which `refuse` is told a site."""
-    _sites.append(site)
-    return len(_sites) - 1
 
 
 def refuse(site: int, *details: Any) -> None:
@@ -56,10 +37,10 @@ def give_up() -> None:
 def _number(site: Site, kinds: Any) -> int:
     """The number of a rejection from that site, with details of these types."""
     try:
-        programs.append(rejection_program(site.code, site.names, kinds))
+        program = rejection_program(site.code, site.names, kinds)
     except TypeError as unfit:
         raise Refused(f"the details of {site.code!r} can't hold {unfit}") from None
-    return len(programs) - 1
+    return running().rejection_number(program)
 
 
 @infer_global(refuse)
@@ -67,7 +48,7 @@ class _Refuse(AbstractTemplate):
     prefer_literal = True
 
     def generic(self, args: Any, kws: Any) -> Any:
-        site = _sites[args[0].literal_value]
+        site = running().sites[args[0].literal_value]
         for name, kind in zip(site.names, args[1:], strict=True):
             try:
                 answer_program(kind)
@@ -86,7 +67,7 @@ def _lower_refuse(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         words += write_answer(context, builder, kind, value)
     for i, value in enumerate(words):
         store_scratch(builder, base, at.S_CALL_ANSWER + i, value)
-    number = _number(_sites[sig.args[0].literal_value], sig.args[1:])
+    number = _number(running().sites[sig.args[0].literal_value], sig.args[1:])
     store_scratch(builder, base, at.S_CALL_REASON, number)
     with builder.if_then(context.get_constant(types.boolean, True)):
         leave(builder, base, at.REJECTED)

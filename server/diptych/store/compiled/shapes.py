@@ -15,6 +15,8 @@ from numba.core import types
 
 from diptych.errors import DeclarationError
 from diptych.schema import ValueType
+from diptych.store import words as at
+from diptych.store.compiled.native import cell, load
 from diptych.store.compiled.rows import check_live, parts_of
 from diptych.store.compiled.sized import sized_value
 from diptych.store.compiled.types import (
@@ -22,6 +24,7 @@ from diptych.store.compiled.types import (
     VALUE_WORDS_MAX,
     DataType,
     ItemsType,
+    ListType,
     RowType,
     SizedType,
     TextType,
@@ -123,6 +126,8 @@ def words_count(kind: types.Type) -> int:
         return 1 + words_count(kind.type)
     if isinstance(kind, ItemsType):
         return 1 + kind.items_max * words_count(kind.item)
+    if isinstance(kind, ListType):
+        return 2
     if isinstance(kind, types.BaseTuple):
         return sum(map(words_count, kind))
     if isinstance(kind, SizedType):
@@ -149,6 +154,10 @@ def write_answer(context: Any, builder: Any, kind: types.Type, value: Any) -> li
         base, row = parts_of(context, builder, kind, value)
         check_live(builder, base, kind.table, row)
         return [row]
+    if isinstance(kind, ListType):
+        base = builder.load(cell(builder))
+        fields = (at.B_COUNT, at.B_ITEMS)
+        return [load(builder, base, builder.add(value, I64(field))) for field in fields]
     if isinstance(kind, types.Float):
         return [builder.bitcast(value, I64)]
     if isinstance(kind, types.Boolean):

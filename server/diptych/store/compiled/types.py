@@ -162,6 +162,24 @@ class ItemsWalkType(types.SimpleIteratorType):
         self.items = items
 
 
+class ListType(types.IterableType):
+    """A list that the handler builds: where its header is in the scratch (`store.built`)."""
+
+    def __init__(self, item: types.Type) -> None:
+        super().__init__(f"list({item})")
+        self.item = item
+
+    @property
+    def iterator_type(self) -> types.Type:
+        return ListWalkType(self)
+
+
+class ListWalkType(types.SimpleIteratorType):
+    def __init__(self, walked: ListType) -> None:
+        super().__init__(f"ListWalk({walked.name})", walked.item)
+        self.walked = walked
+
+
 def fits(text: str, size_bytes: int) -> bool:
     return len(text.encode()) <= size_bytes and "\0" not in text
 
@@ -205,8 +223,9 @@ def check_size(column: Column, place: str) -> None:
 @register_model(RandomType)
 @register_model(TableType)
 @register_model(IndexType)
+@register_model(ListType)
 class _AddressModel(models.PrimitiveModel):
-    """The region's address is all."""
+    """The region's address is all; of a list the word position of its header."""
 
     def __init__(self, manager: Any, kind: types.Type) -> None:
         super().__init__(manager, kind, I64)
@@ -253,3 +272,10 @@ class _ItemsWalkModel(models.StructModel):
         next_one = types.EphemeralPointer(types.int64)
         members = [("address", types.int64), ("count", types.int64), ("next", next_one)]
         super().__init__(manager, kind, members)
+
+
+@register_model(ListWalkType)
+class _ListWalkModel(models.StructModel):
+    def __init__(self, manager: Any, kind: types.Type) -> None:
+        next_one = types.EphemeralPointer(types.int64)
+        super().__init__(manager, kind, [("header", types.int64), ("next", next_one)])
