@@ -1,4 +1,4 @@
-"""Bundles of queries: how they are made, told apart, and what becomes of them when one goes wrong."""
+"""Bundles of queries: how they are made, and what becomes of them when one of them goes wrong."""
 
 from __future__ import annotations
 
@@ -217,7 +217,8 @@ def test_one_query_is_at_fault_when_time_is_over() -> None:
     desk.queries.joined(2)
     assert desk.dispatch() == {2: others}
     failed = desk.look(LIMIT_NS)
-    assert [each.calls for each in failed if isinstance(each.error, TimedOut)][0] == [(QUICK, 3)]
+    assert next(each.calls for each in failed) == [(QUICK, 3)]
+    assert all(isinstance(each.error, TimedOut) for each in failed)
     assert desk.queries.readers[1].gone
 
 
