@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 32 << 10
+QUERIES_WAIT = "the server has too many queries waiting"
 LINGER_S = 1.0
 """How long a refused client may take to read why."""
 

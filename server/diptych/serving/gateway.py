@@ -32,7 +32,7 @@ from diptych.serving import bundles, channel, control
 from diptych.serving.admin import Admin
 from diptych.serving.bundles import QUERIES_MAX, Answers, Mark, Progress, bundle
 from diptych.serving.channel import Hold, Image, Internal
-from diptych.serving.connection import Connection, State
+from diptych.serving.connection import QUERIES_WAIT, Connection, State
 from diptych.serving.control import Control, Message
 from diptych.serving.figures import Counts, Now, describe
 from diptych.serving.frames import QUICK_QUERY, Words
@@ -51,7 +51,7 @@ from diptych_client.errors import (
     LogFailed,
     ShuttingDown,
 )
-from diptych_client.protocol import HEADER, HEADER_BYTES, Kind, encode_frame
+from diptych_client.protocol import HEADER, Kind, encode_frame
 
 log = logging.getLogger("diptych.serving")
 
@@ -59,7 +59,6 @@ TICK_S = 0.002
 """How often time is looked at while queries are unanswered."""
 WAITING_BYTES_MAX = 64 << 20
 """Queries that may wait."""
-QUERIES_WAIT = "the server has too many queries waiting"
 FIGURES_S = 0.005
 """How old figures may be: gathering them costs the writer time."""
 FLUSH_S = 0.5
@@ -479,12 +478,11 @@ class Gateway:
             self._sort_operations()
         self._pump_soon()
 
-    def bundle_answered(self, number: int, frame: memoryview) -> None:
-        """A reader answered queries of one bundle."""
-        told = Answers.read(frame)
-        count = told.count
+    def bundle_answered(self, number: int, told: Answers, frames: bytes) -> None:
+        """A reader answered all queries of a bundle."""
+        count = told.queries
         query, released = self.queries.answered(
-            number, told.token, told.run_us, time.monotonic_ns(), count=count, more=told.more
+            number, told.token, told.run_us, time.monotonic_ns(), count=count
         )
         self._release(released)
         if query is not None:
@@ -492,7 +490,7 @@ class Gateway:
             connection = self._connections.get(query.connection)
             if connection is not None:
                 connection.queries -= count
-                connection.answer(bytes(frame[HEADER_BYTES:]))
+                connection.answer(frames)
         if self.queries.changed:
             self._sort_operations()
         self._pump_soon()
