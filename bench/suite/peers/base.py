@@ -59,10 +59,12 @@ class Served(ABC):
 
 
 class Peer(ABC):
-    """A system that may be installed here. `versions` fills once something runs."""
+    """A system that may be installed here. """
 
     name: str
     durabilities: tuple[str, ...] = ("none",)
+    why_not_beside = ""
+    """Why no query can run beside transactions; empty where one can."""
 
     def missing(self) -> str | None:
         """Why it can't run here, None when it can."""
