@@ -17,6 +17,7 @@ from bench.suite.peers.base import Peer
 from bench.suite.peers.every import CHECKED_CALLS, agreeing, every_peer, present
 from bench.suite.report import Report, Result, Told
 from bench.suite.sections import analytics, durable, orders
+from bench.suite.sections.scripts import SCRIPTS
 
 EPILOG = """\
 sections (all of them, unless named):
@@ -37,7 +38,7 @@ class Section(NamedTuple):
 SECTIONS: dict[str, Section] = {
     module.__name__.rsplit(".", 1)[1]: Section(module.TITLE, module.ABOUT, module.run)
     for module in (orders, durable, analytics)
-}
+} | {script.name: Section(script.title, script.about, script.run) for script in SCRIPTS}
 
 
 def main(words: Sequence[str] | None = None) -> int:

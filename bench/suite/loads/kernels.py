@@ -143,7 +143,7 @@ def take_resp(
     count_from_ns: int,
     count_until_ns: int,
 ) -> int:
-    """RESP: a line, or `*n` and n lines, each of them an int or short text. The bytes used."""
+    """RESP: a line, or `*n` and n lines; no texts with lengths. The bytes used."""
     position = refused = 0
     while refused < len(refusals):
         end = line_end(data, position, have)

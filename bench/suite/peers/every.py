@@ -9,7 +9,10 @@ from bench.suite.measure import progress
 from bench.suite.peers.asyncio_peer import Asyncio
 from bench.suite.peers.base import Peer
 from bench.suite.peers.diptych_peer import Diptych
+from bench.suite.peers.postgres_peer import PostgreSql
 from bench.suite.peers.redis_peer import RedisLua
+from bench.suite.peers.sqlite_peer import Sqlite
+from bench.suite.peers.tarantool_peer import TarantoolLua
 from bench.suite.workload import State, flow, played
 
 CHECKED_CALLS = 3_000
@@ -17,7 +20,15 @@ CHECKED_CALLS = 3_000
 
 def every_peer() -> list[Peer]:
     """All of them; the first is what the others are compared with."""
-    return [Diptych(), Asyncio(), RedisLua()]
+    return [
+        Diptych(),
+        Asyncio(),
+        RedisLua(),
+        TarantoolLua(),
+        PostgreSql(),
+        Sqlite(1),
+        Sqlite(1_600),
+    ]
 
 
 def present(peers: list[Peer]) -> tuple[list[Peer], dict[str, str]]:

@@ -10,4 +10,4 @@ for first = 0, count - 1, 1000 do
     turnover = turnover + price * quantity
   end
 end
-return { count, volume, string.format('%.17g', turnover / volume) }
+return { count, volume, { ok = string.format('%.17g', turnover / volume) } }

@@ -49,7 +49,7 @@ def loaded(served: Served, settings: LoadSettings) -> Figures:
     if not report.clean:
         raise RuntimeError(f"{report.unanswered} calls without an answer")
     figures = figures_of(report)
-    figures["memory_mib"] = served.memory_bytes() / MIB
+    figures["memory_mib"] = served.memory_bytes() / MIB or None
     return figures
 
 
