@@ -63,6 +63,8 @@ class Peer(ABC):
 
     name: str
     durabilities: tuple[str, ...] = ("none",)
+    warmup_factor = 1.0
+    """Slow systems warm up longer: until the first orders are old enough there are no cancels."""
     why_not_beside = ""
     """Why no query can run beside transactions; empty where one can."""
 

@@ -138,6 +138,7 @@ class PostgreSql(Peer):
 
     name = "PostgreSQL"
     durabilities = ("none", "fsync")
+    warmup_factor = 4.0
 
     def missing(self) -> str | None:
         if binaries() is None:

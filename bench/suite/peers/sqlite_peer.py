@@ -228,6 +228,7 @@ class Sqlite(Peer):
     """`batch`: orders a commit."""
 
     durabilities = ("none", "fsync")
+    warmup_factor = 2.0
 
     def __init__(self, batch: int = 1) -> None:
         self.name = f"SQLite, {batch:,} a commit"

@@ -40,7 +40,8 @@ def fresh_load(
         peer.open(Path(path), durability) as served,
     ):
         served.setup(flow().setup())
-        return loaded(served, settings_of(options, shape))
+        warmup_s = options.warmup_s * peer.warmup_factor
+        return loaded(served, settings_of(options, shape, warmup_s=warmup_s))
 
 
 def loaded(served: Served, settings: LoadSettings) -> Figures:
