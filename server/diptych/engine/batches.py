@@ -28,6 +28,7 @@ from diptych.engine.system import SESSION_OPEN, SYSTEM_FIRST, questions
 from diptych.errors import OutOfMemory
 from diptych.store import calls
 from diptych.store import words as at
+from diptych.store.faults import OverBudgetNow
 from diptych_client.errors import BadArguments, DiptychError, SessionExpired
 from diptych_client.protocol import HEADER_BYTES, Kind
 
@@ -118,6 +119,8 @@ class Batches:
         engine.compiled += ran
         engine.rejected += lane.rejected
         engine.committed += ran - lane.rejected
+        if first + ran < stop and engine.db.space.control[at.DOOMED] == engine.sequence + 1:
+            engine.refused = OverBudgetNow()  # by what was done of it here
         return first + ran
 
     def _interpret(
