@@ -18,9 +18,9 @@ from typing import Any, cast
 
 import msgpack
 import uvloop
+
 from bench.suite.peers.asyncio_exchange import Exchange, Refused
 from bench.suite.workload import SYMBOL, trades
-
 from diptych_client.protocol import HEADER, HEADER_BYTES, PREAMBLE, READ_BYTES, Kind, encode_frame
 
 TRANSACTIONS = ("place_order", "cancel_order", "open_account", "list_symbol", "issue_shares")

@@ -15,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from bench.suite.peers.base import Peer, Served
 from bench.suite.peers.wire import WireServed
 from bench.suite.workload import SYMBOL, Holdings, Tape, trades
+import numpy as np
 
 from diptych.loadtest import LoadSettings, Mix, Report
 from diptych.serving.local import Server

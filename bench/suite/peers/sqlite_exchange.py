@@ -40,12 +40,8 @@ ON CONFLICT (account, symbol) DO UPDATE SET shares = shares + excluded.shares
 PAY = "UPDATE account SET cash = cash + ?, reserved = reserved - ? WHERE id = ?"
 RESERVE_CASH = "UPDATE account SET reserved = reserved + ? WHERE id = ?"
 RESERVE_SHARES = "UPDATE holding SET reserved = reserved + ? WHERE account = ? AND symbol = ?"
-RECORD = (
-    "INSERT INTO trade (symbol, price, quantity, buyer, seller, time) VALUES (?, ?, ?, ?, ?, ?)"
-)
-PLACE = (
-    "INSERT INTO orders (account, symbol, side, rank, price, remaining) VALUES (?, ?, ?, ?, ?, ?)"
-)
+RECORD = "INSERT INTO trade (symbol, price, quantity, buyer, seller, time) VALUES (?, ?, ?, ?, ?, ?)"
+PLACE = "INSERT INTO orders (account, symbol, side, rank, price, remaining) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class Exchange:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
 from bench.suite.command import SECTIONS, main
 from bench.suite.measure import Figure, Figures, in_turn
 from bench.suite.peers.asyncio_exchange import Exchange, Refused
@@ -23,7 +24,6 @@ from bench.suite.report import Report, Result, Table, Told
 from bench.suite.sections.loading import figures_of
 from bench.suite.sections.scripts import tables_in
 from bench.suite.workload import SYMBOL, State, flow, played, trades
-
 from diptych import Rejected
 from diptych.loadtest import LoadSettings
 from exchange import app
@@ -167,13 +167,9 @@ def test_rounds_are_in_turn_and_ratios_within_a_round() -> None:
 
 
 def test_a_report(tmp_path: Path) -> None:
-    table = Table(
-        "speeds", ("system", "per s"), [("this", Figure((1.0, 3.0, 2.0))), ("that", None)]
-    )
+    table = Table("speeds", ("system", "per s"), [("this", Figure((1.0, 3.0, 2.0))), ("that", None)])
     report = Report("command", "now", {"this": "1.0"}, {"that": "it is not there"})
-    report.sections.append(
-        Told("s", "Section", "About.", "again", 1.0, Result([table], ["a note"]))
-    )
+    report.sections.append(Told("s", "Section", "About.", "again", 1.0, Result([table], ["a note"])))
     report.write(tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "| this | 2 (1..3) |" in text
