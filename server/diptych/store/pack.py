@@ -190,7 +190,7 @@ def put_word(op: int, value: int, size: int, out: Bytes, position: int, limit: i
 @inlined
 def put_literal(program: Words, at: int, out: Bytes, position: int, limit: int) -> int:
     """Write the bytes of a LITERAL's operands."""
-    length = program[at]
+    length: int = program[at]
     if length > 8:
         return put_octets(program, at + 1, length, out, position, limit)
     if limit - position < length:
