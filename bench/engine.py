@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.memory import Region
-from diptych.store.compiled import compiled_handlers
+from diptych.store.compiled.handlers import compiled_operations
 from diptych.store.database import SCRATCH_BYTES
 from diptych_client.protocol import HEADER, HEADER_BYTES, Kind, encode_frame
 from exchange import app
@@ -43,9 +43,9 @@ class Lane:
 
     def __init__(self, *, compiled: bool) -> None:
         region = Region.create(layout_bytes(app), scratch_bytes=SCRATCH_BYTES)
-        handlers = compiled_handlers(app, region) if compiled else None
+        operations = compiled_operations(app) if compiled else None
         self.engine = Engine.create(
-            app, region, grow=region.allocate, history=1, handlers=handlers, now_ns=lambda: 0
+            app, region, grow=region.allocate, history=1, compiled=operations, now_ns=lambda: 0
         )
         self.run(list(Flow().setup()))
 

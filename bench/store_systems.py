@@ -14,6 +14,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 from sortedcontainers import SortedDict
@@ -23,7 +24,7 @@ from diptych.engine.engine import Engine, layout_bytes
 from diptych.kernel import kernel
 from diptych.memory import Region
 from diptych.store.btree import advance, open_cursor
-from diptych.store.compiled import compiled_handlers
+from diptych.store.compiled.handlers import compiled_operations
 from diptych.store.database import SCRATCH_BYTES
 from diptych.store.fields import get_value
 from diptych.store.hashing import find1
@@ -35,10 +36,12 @@ from diptych.store.words import (
     SEQUENCE,
     T_BASE,
 )
+from diptych_client.protocol import HEADER_BYTES, Kind, encode_frame
 
 Rows = npt.NDArray[np.int64]  # id, group, price, quantity
 Words = npt.NDArray[np.int64]
 
+FOR_EVER_NS = 1 << 62
 COMMIT_ROWS = 10  # operations a transaction
 CAPACITY = 1 << 24
 PRICE, QUANTITY = 2, 3  # value words
@@ -122,13 +125,21 @@ class Diptych(System):
     """The engine in this process with Python handlers: no sockets, no page tracking."""
 
     name = "Diptych"
+    compiled = False
 
     def __init__(self, same: Diptych | None = None) -> None:
         """`same`: the one whose rows these are, else there are none yet."""
         if same is None:
             self.region = Region.create(layout_bytes(app), scratch_bytes=SCRATCH_BYTES)
             grow = self.region.allocate
-            self.engine = Engine.create(app, self.region, grow=grow, history=1, now_ns=lambda: 0)
+            self.engine = Engine.create(
+                app,
+                self.region,
+                grow=grow,
+                history=1,
+                now_ns=lambda: 0,
+                compiled=compiled_operations(app, every=True) if self.compiled else None,
+            )
         else:
             self.region, self.engine = same.region, same.engine
         self.words = self.region.words
@@ -298,12 +309,17 @@ class CompiledLane(Diptych):
 
     name = "compiled lane"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.handlers = compiled_handlers(app, self.region)
+    compiled = True
 
     def run(self, name: str, *arguments: Any) -> Any:
-        return self.engine.transact(self.handlers[name], *arguments)
+        (number,) = [each.number for each in app.operations if each.name == name]
+        frame = encode_frame(Kind.TRANSACTION, msgpack.packb(arguments), operation=number)
+        starts = np.array([0, len(frame)], np.int64)
+        self.engine.begin(0)
+        self.engine.run(np.frombuffer(frame, np.uint8), starts, 0, 1, FOR_EVER_NS)
+        value = msgpack.unpackb(self.engine.replies[HEADER_BYTES:])
+        self.engine.replies.clear()
+        return value
 
 
 class Item_:

@@ -69,11 +69,12 @@ class Bench:
     def __enter__(self) -> Bench:
         size_bytes = layout_bytes(self.app)
         self._region = Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="bench")
-        handlers = None
+        compiled = None
         if self.lane == "compiled":
-            from diptych.store.compiled import compiled_handlers  # half a minute of compiling
+            from diptych.store.compiled.handlers import compiled_operations  # seconds to import
 
-            handlers = compiled_handlers(self.app, self._region)
+            # In an application that compiles nothing by itself, its lane was chosen from outside.
+            compiled = compiled_operations(self.app, every=not self.app.compiled)
         self._engine = Engine.create(
             self.app,
             self._region,
@@ -81,7 +82,7 @@ class Bench:
             history=1,
             seed=self._seed,
             now_ns=self._clock,
-            handlers=handlers,
+            compiled=compiled,
             setup=self._setup,
         )
         # Queries read the region itself here: with one thread there is nobody to hold up.

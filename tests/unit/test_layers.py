@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = [
     ["diptych_client"],
-    ["diptych.errors", "diptych.kernel", "diptych.control_page"],
+    ["diptych.errors", "diptych.kernel", "diptych.control_page", "diptych.sources"],
     ["diptych.schema", "diptych.rejections"],
     ["diptych.memory", "diptych.declarations"],
     ["diptych.scopes"],

@@ -28,6 +28,7 @@ from diptych.engine import facts
 from diptych.engine.causes import Cause
 from diptych.engine.engine import Engine, Handler
 from diptych.engine.facts import Facts
+from diptych.engine.lane import compiled_for, lane_of
 from diptych.engine.opening import Examined, examine, load
 from diptych.engine.replay import ReplayDiffers, Replayed, replay
 from diptych.engine.survey import LOOK_S, LOOKS_MAX
@@ -36,7 +37,6 @@ from diptych.memory import Region
 from diptych.store.database import SCRATCH_BYTES
 from diptych.stored import read_schema
 
-LANE = "interpreted"
 """What tools run transactions in, as servers do."""
 
 
@@ -123,7 +123,7 @@ def examine_stored(checkpoint: Checkpoint, app: App) -> Examined:
 
 def facts_for(app: App, manifest: Manifest) -> Facts:
     """The facts of this process, with the capacities of the data."""
-    return facts.facts_of(app, LANE, stored_capacities(manifest, app))
+    return facts.facts_of(app, lane_of(app), stored_capacities(manifest, app))
 
 
 @contextmanager
@@ -160,6 +160,7 @@ def opened_copy(
         grow=region.allocate,
         history=manifest.history,
         capacities=stored_capacities(manifest, app),
+        compiled=compiled_for(app) if handlers is None else None,
         handlers=handlers,
     )
     return Copy(checkpoint, manifest, region, engine)

@@ -20,12 +20,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from struct import Struct
 from typing import Any
 
 import crc32c
-import msgpack
 import numpy as np
 import numpy.typing as npt
 
@@ -33,51 +30,38 @@ from diptych.app import App
 from diptych.control_page import PAGE_BYTES as CONTROL_BYTES
 from diptych.control_page import Word
 from diptych.engine.arguments import binder
+from diptych.engine.batches import NOT_MSGPACK, Batches, unpackb
 from diptych.engine.causes import COMPACTED, Abort, Cause, Skipped, cause_of, error_of
 from diptych.engine.fill_watch import FillWatch
 from diptych.engine.growth import Grow, Growth
-from diptych.engine.requests import Found, Requests, split_key
+from diptych.engine.lane import Lane
+from diptych.engine.requests import Requests
 from diptych.engine.results import failure, packer, too_large, unknown_operation
 from diptych.engine.system import (
-    SESSION_OPEN,
-    SYSTEM_FIRST,
     gateway_transactions,
-    questions,
     system_transactions,
 )
 from diptych.errors import OutOfMemory
 from diptych.memory import Extent, Region
-from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
 from diptych.store.database import Database
 from diptych.store.faults import OverBudgetNow
+from diptych.store.lane import Compiled
 from diptych.store.lifetimes import Lifetimes, is_view_kept
 from diptych_client.errors import (
     BadArguments,
-    DiptychError,
     ServerError,
-    SessionExpired,
 )
-from diptych_client.protocol import HEADER_BYTES, Kind
+from diptych_client.protocol import Kind
 
 Handler = Callable[..., Any]
 Answer = tuple[int, bytes]
 """Kind and payload of a reply."""
 
-HEADER = Struct("<IBBHqqq")
-"""The wire's, with numbers as kernels take them."""
-# Enums take longer to look up.
-RESULT, KEYED = int(Kind.RESULT), int(Kind.KEYED)
-EXECUTING, BEGAN_NS, LAST = int(Word.EXECUTING), int(Word.BEGAN_NS), int(Word.SEQUENCE)
-PIECE_FRAMES = 128
-"""Frames are hashed so many at a time."""
+RESULT = int(Kind.RESULT)
+EXECUTING, LAST = int(Word.EXECUTING), int(Word.SEQUENCE)
 VIEW_KEPT = "the transaction kept a view of the data beyond its end; copy what must outlive it"
-
-UNCERTAIN = -1  # whose session this was may not be a session any more
-NOT_MSGPACK = (ValueError, TypeError, msgpack.UnpackException)
-unpackb = msgpack.unpackb
-admit = calls.admit
 
 log = logging.getLogger("diptych.engine")
 
@@ -93,7 +77,9 @@ class Engine:
     `replies` collects reply frames until its owner has sent them, `aborts` what ended for a reason
     of the machine until it is in the log (`take_aborts`). `skip`: transactions not to be run, since
     they ended so when the log was written. `outcome`: CRC-32C of all replies since `begin`.
-    `handlers` may replace functions of operations by name (the compiled lane does).
+    `committed`, `rejected`, `failed` count transactions; `compiled` those that compiled code ran.
+    Of what it is made of, `compiled` are operations that run as machine code, many frames at a
+    time; `handlers` may replace functions of the others by name.
     """
 
     def __init__(
@@ -103,6 +89,7 @@ class Engine:
         layout: layouts.Layout,
         grow: Grow,
         now_ns: Callable[[], int],
+        compiled: Compiled | None = None,
         handlers: Mapping[str, Handler] | None = None,
     ) -> None:
         self.app = app
@@ -114,22 +101,19 @@ class Engine:
         self.skip: dict[int, Cause] = {}
         self.outcome = 0
         self.control: memoryview[int] = memoryview(bytearray(CONTROL_BYTES)).cast("q")
-        self.committed = self.rejected = self.failed = self.repeated = 0
+        self.committed = self.rejected = self.failed = self.compiled = 0
         self._now_ns = now_ns
         self._ints, self._words = self.db.space.ints, region.words
-        self._region_bytes = region.words.view(np.uint8)
         self._scratch = self.db.space.scratch
         self._space = self.db.space
         self._lifetimes = Lifetimes(self.db.space, self.db.tables.values())
         self._count_kept = self._lifetimes.count
-        self._packed = packer()
+        self.packed = packer()
         self.fill = FillWatch(region.words, layout)
         self._memory = Growth(layout, self.db.space, grow, self.fill)
         self.requests = Requests(self.db, self._give_requests_memory)
-        self._packed_kept = packer(self.requests.answer_bytes_max)
-        self._session = 0
-        self._hashes = np.zeros(PIECE_FRAMES, np.int64)
-        self._refused: OutOfMemory | None = None
+        self.packed_kept = packer(self.requests.answer_bytes_max)
+        self.refused: OutOfMemory | OverBudgetNow | None = None
         self.db.now = self._ints[at.NOW]
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
@@ -138,19 +122,16 @@ class Engine:
                 functions.get(operation.name, operation.function),
                 binder(operation),
             )
-            for operation in app.operations
-            if operation.kind == "transaction"
+            for operation in [
+                *(each for each in app.operations if each.kind == "transaction"),
+                *system_transactions(self.db),
+                *gateway_transactions(self.requests),
+            ]
         }
-        for operation in [*system_transactions(self.db), *gateway_transactions(self.requests)]:
-            self._operations[operation.number] = (
-                operation.name,
-                operation.function,
-                binder(operation),
-            )
-        self._questions = {
-            operation.number: (operation.name, operation.function, binder(operation))
-            for operation in questions(self.requests)
-        }
+        lane = None
+        if compiled is not None and compiled.transactions:
+            lane = Lane(compiled, region, self.requests.answer_bytes_max)
+        self._batches = Batches(self, lane)
 
     @classmethod
     def create(
@@ -163,6 +144,7 @@ class Engine:
         capacities: Mapping[str, int] | None = None,
         seed: int = 0,
         now_ns: Callable[[], int] = time.time_ns,
+        compiled: Compiled | None = None,
         handlers: Mapping[str, Handler] | None = None,
         setup: bool = True,
     ) -> Engine:
@@ -170,7 +152,7 @@ class Engine:
         layout = layouts.of_app(app, capacities)
         grow(layout.system)
         layout.format(region.words, history=history, seed=seed)
-        engine = cls(app, region, layout, grow, now_ns, handlers)
+        engine = cls(app, region, layout, grow, now_ns, compiled, handlers)
         # Every structure has some memory from the start, so that nobody ever reads a hole.
         for table in layout.tables:
             engine._memory.give(table.descriptor)
@@ -193,6 +175,7 @@ class Engine:
         history: int,
         capacities: Mapping[str, int] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        compiled: Compiled | None = None,
         handlers: Mapping[str, Handler] | None = None,
     ) -> Engine:
         """Open a region restored from an image, as the beginning of another `history`.
@@ -202,7 +185,12 @@ class Engine:
         layout = layouts.of_app(app, capacities)
         layout.check(region.words)
         region.words[at.HISTORY] = history
-        return cls(app, region, layout, grow, now_ns, handlers)
+        return cls(app, region, layout, grow, now_ns, compiled, handlers)
+
+    @property
+    def repeated(self) -> int:
+        """How many transactions came before, and were not run again."""
+        return self._batches.repeated
 
     @property
     def sequence(self) -> int:
@@ -273,107 +261,13 @@ class Engine:
         appends a reply for each, with the context of its request.
         """
         self._check_alone()
-        began, ran = len(self.replies), 0
-        now_ns = time.monotonic_ns()
-        while first + ran < count:
-            piece = min(PIECE_FRAMES, count - first - ran)
-            now_ns, done = self._run_piece(frames, starts, first + ran, piece, now_ns, deadline_ns)
-            ran += done
-            if now_ns >= deadline_ns:
-                break
+        began = len(self.replies)
+        ran = self._batches.run(frames, starts, first, count, deadline_ns)
         self.control[EXECUTING] = 0
         self.control[LAST] = self._ints[at.SEQUENCE]
         with memoryview(self.replies) as replies:
             self.outcome = crc32c.crc32c(replies[began:], self.outcome)
         return ran
-
-    def _run_piece(
-        self,
-        frames: npt.NDArray[np.uint8],
-        starts: npt.NDArray[np.int64],
-        first: int,
-        count: int,
-        now_ns: int,
-        deadline_ns: int,
-    ) -> tuple[int, int]:
-        """Run so many frames, if time allows: when that ended, and how many ran."""
-        calls.hash_frames(frames, starts, first, count, self._hashes)
-        checks = self._hashes[:count].tolist()
-        bounds = starts[first : first + count + 1].tolist()
-        data, replies, db = frames.data, self.replies, self.db
-        ints, control = self._ints, self.control
-        monotonic_ns, packed, packed_kept = time.monotonic_ns, self._packed, self._packed_kept
-        requests, words, sequence = self.requests, self._words, ints[at.SEQUENCE]
-        # With memory for all that is ever kept, answers are remembered together: those to frames
-        # `since` to `ran`, which stand in `replies` from byte `from_byte` on.
-        together = requests.has_all_memory()
-        since, ran, from_byte = 0, 0, len(replies)
-        for start, stop, check in zip(bounds[:-1], bounds[1:], checks, strict=True):
-            sequence += 1
-            ints[at.SEQUENCE] = db.sequence = sequence
-            _, kind, _, number, request, session, context = HEADER.unpack_from(data, start)
-            # What belongs to the server, the last step of an import above all, may take its time.
-            control[BEGAN_NS] = now_ns if number < SYSTEM_FIRST else 0
-            control[EXECUTING] = sequence
-            if session != self._session:
-                self._session, db.caller = session, requests.caller_of(session)
-            payload, said = data[start + HEADER_BYTES : stop], sequence
-            is_plain = number < SESSION_OPEN and kind != KEYED
-            if is_plain and not session:
-                kind, answer = self._answer(number, payload, packed)
-            elif is_plain and not admit(words, session, request, check):
-                kind, answer = self._answer(number, payload, packed_kept)
-                if not together:
-                    requests.remember(session, request, check, number, kind, answer)
-            else:
-                if together:
-                    self._remember(frames, starts, first, since, ran, from_byte)
-                kind, answer, number, said = self._run_special(data, start, check, payload)
-                since, from_byte = ran + 1, len(replies) + HEADER_BYTES + len(answer)
-            replies += HEADER.pack(len(answer), kind, 0, number, request, said, context)
-            replies += answer
-            ran += 1
-            now_ns = monotonic_ns()
-            if now_ns >= deadline_ns:
-                break
-        if together:
-            self._remember(frames, starts, first, since, ran, from_byte)
-        return now_ns, ran
-
-    def _remember(
-        self,
-        frames: npt.NDArray[np.uint8],
-        starts: npt.NDArray[np.int64],
-        first: int,
-        since: int,
-        ran: int,
-        from_byte: int,
-    ) -> None:
-        """Remember the replies, from a byte on, to frames `since` to `ran` of a piece."""
-        if since < ran:
-            calls.remember_run(
-                self._words,
-                self._region_bytes,
-                frames,
-                starts[first + since :],
-                self._hashes[since:],
-                ran - since,
-                np.frombuffer(self.replies, np.uint8),
-                from_byte,
-            )
-
-    def _run_special(
-        self, data: memoryview, start: int, check: int, payload: memoryview
-    ) -> tuple[int, bytes, int, int]:
-        """Run a frame that is not plainly new: a reply's kind, payload, operation and number."""
-        _, kind, _, number, request, session, _ = HEADER.unpack_from(data, start)
-        if number >= SESSION_OPEN:
-            return self._run_own(number, payload)
-        if kind == KEYED:
-            kind, answer, said = self._run_keyed(number, check, payload)
-        else:
-            kind, answer, said = self._run_again(number, session, request, check, payload)
-        return kind, answer, number, said
 
     def take_aborts(self) -> list[Abort]:
         """What ended for a reason of the machine since this was last called."""
@@ -411,77 +305,10 @@ class Engine:
         db, ints = self.db, self._ints
         ints[at.NOW] = db.now = self._clock()
         ints[at.SEQUENCE] = db.sequence = ints[at.SEQUENCE] + 1
-        self._session, db.caller = 0, ""
+        db.caller = ""
+        self._batches.forget_session()
 
-    def _run_again(
-        self, number: int, session: int, request: int, check: int, payload: memoryview
-    ) -> tuple[int, bytes, int]:
-        """Answer a session's frame as it was before, or refuse it; or give memory for what it will
-        be answered, and run it: kind and payload of its reply, and when it ran.
-        """
-        requests = self.requests
-        told = self._told_before(partial(requests.admit, session, request, check))
-        if told is not None:
-            return told
-        kind, answer = self._answer(number, payload, self._packed_kept)
-        requests.remember(session, request, check, number, kind, answer)
-        return kind, answer, self.db.sequence
-
-    def _run_keyed(self, number: int, check: int, payload: memoryview) -> tuple[int, bytes, int]:
-        """The same for a frame with a key, which is the caller's."""
-        requests, caller = self.requests, self.db.caller
-        try:
-            if self._session and not calls.row_of_session(self._words, self._session):
-                raise SessionExpired(f"session {self._session} is not known")
-            key, rest = split_key(payload)
-        except DiptychError as error:
-            self.failed += 1
-            return *failure(error, "?"), self.db.sequence
-        told = self._told_before(partial(requests.admit_key, caller, key, check))
-        if told is not None:
-            return told
-        kind, answer = self._answer(number, rest, self._packed_kept)
-        requests.remember_key(caller, key, check, number, kind, answer)
-        return kind, answer, self.db.sequence
-
-    def _told_before(self, admit: Callable[[], Found | None]) -> tuple[int, bytes, int] | None:
-        """The reply to a frame that must not run; None: it is new, or there is no memory to
-        remember it, which `_answer` tells.
-        """
-        try:
-            found = admit()
-        except OutOfMemory as error:
-            self._refused = error
-            return None
-        except DiptychError as error:
-            self.failed += 1
-            return *failure(error, "?"), self.db.sequence
-        if found is None:
-            return None
-        self.repeated += 1
-        return found.kind, found.payload, found.sequence
-
-    def _run_own(self, number: int, payload: memoryview) -> tuple[int, bytes, int, int]:
-        """Run what opens sessions, or asks what another transaction was answered: a reply's kind,
-        payload, operation and number. Asked again it does the same again, so it is not remembered.
-        """
-        if number not in self._questions:
-            answer = self._answer(number, payload, self._packed)
-            self._session = UNCERTAIN
-            return *answer, number, self.db.sequence
-        name, function, bind = self._questions[number]
-        try:
-            self._check_skipped(name)
-            try:
-                values = unpackb(payload, strict_map_key=False)
-            except NOT_MSGPACK as error:
-                raise BadArguments(f"the payload is not msgpack: {error}") from None
-            found: Found = function(self.db, *bind(values))
-            return found.kind, found.payload, found.operation, found.sequence
-        except Exception as error:
-            return *self._failed(error, name), number, self.db.sequence
-
-    def _answer(self, number: int, payload: memoryview, packed: Callable[[Any], bytes]) -> Answer:
+    def answer(self, number: int, payload: memoryview, packed: Callable[[Any], bytes]) -> Answer:
         """Run the transaction that a frame asks for; kind and payload of its reply."""
         name = "?"
         try:
@@ -489,8 +316,8 @@ class Engine:
             if found is None:
                 raise unknown_operation(self.app, number)
             name, function, bind = found
-            if self.skip or self._refused is not None:
-                self._check_skipped(name)
+            if self.skip or self.refused is not None:
+                self.check_skipped(name)
             try:
                 values = unpackb(payload, strict_map_key=False)
             except NOT_MSGPACK as error:
@@ -501,20 +328,20 @@ class Engine:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, too: a handler must not end the server
-            return self._failed(error, name)
+            return self.failure_of(error, name)
 
-    def _check_skipped(self, name: str) -> None:
+    def check_skipped(self, name: str) -> None:
         """Errors: what the log says that ended this transaction; OutOfMemory, when there is none to
-        remember it.
+        remember it; OverBudgetNow, when compiled code has used up its time.
         """
-        refused, self._refused = self._refused, None
+        refused, self.refused = self.refused, None
         cause = self.skip.get(self.db.sequence)
         if cause is not None:
             raise Skipped(cause)
         if refused is not None:
             raise refused
 
-    def _failed(self, error: BaseException, name: str) -> Answer:
+    def failure_of(self, error: BaseException, name: str) -> Answer:
         """Kind and payload of the reply to a transaction that ended with an error."""
         sequence = self.db.sequence
         cause = cause_of(error)

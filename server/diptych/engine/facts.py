@@ -11,20 +11,13 @@ a file may be edited while a server runs the code it had. Knows nothing of logs.
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import json
 import os
 import platform
 import re
-import site
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import CodeType
 from typing import Any, TypeAlias
 
 import numba
@@ -33,6 +26,7 @@ import numpy as np
 import diptych
 from diptych.app import App
 from diptych.errors import CorruptionError
+from diptych.sources import code_digest, digest
 from diptych.store import layout as layouts
 
 FORMAT = 1
@@ -43,7 +37,6 @@ SWITCHES = (
     *("NUMBA_CPU_FEATURES", "NUMBA_CPU_NAME", "OPENBLAS_CORETYPE"),
 )
 """Environment variables that change which code numpy, Numba and the C library choose."""
-OWN = ("diptych", "diptych_client")
 _CPU_FEATURE = re.compile(r"(pni|s?sse|avx|amx|fma|f16c|popcnt|abm|bmi|movbe|asimd|sve|fphp)\w*")
 
 Facts: TypeAlias = dict[str, Any]
@@ -61,8 +54,8 @@ def facts_of(app: App, lane: str, capacities: Mapping[str, int] | None = None) -
         "format": FORMAT,
         "app": app.name,
         "version": app.version,
-        "tables": _digest(json.dumps(tables, sort_keys=True)),
-        "transactions": _digest(json.dumps(asked, sort_keys=True, default=repr)),
+        "tables": digest(json.dumps(tables, sort_keys=True)),
+        "transactions": digest(json.dumps(asked, sort_keys=True, default=repr)),
         "code": code_digest([each.function for each in transactions]),
         "lane": lane,
         "diptych": diptych.__version__,
@@ -107,23 +100,6 @@ def same_floats(stored: Facts, now: Facts) -> bool:
     return all(stored.get(name) == now.get(name) for name in FLOATS)
 
 
-def code_digest(functions: list[Callable[..., Any]]) -> str:
-    """A hash of the files of `functions` and of what they import from beside them.
-
-    Where the files are makes no difference. A function without a file counts by its compiled code.
-    """
-    found: dict[str, bytes] = {}
-    for function in map(inspect.unwrap, functions):
-        path = Path(function.__code__.co_filename)
-        if path.is_file():
-            module = _module_of(function, path)
-            if module.key not in found:
-                _gather(module, found)
-        else:
-            found[f"{function.__module__}.{function.__qualname__}"] = _code(function.__code__)
-    return _digest("".join(f"{_digest(found[name])} {name}\n" for name in sorted(found)))
-
-
 def cpu_features(cpuinfo: str) -> list[str]:
     """Of the text of /proc/cpuinfo, the features that numeric libraries look at, sorted."""
     for line in cpuinfo.splitlines():
@@ -131,109 +107,6 @@ def cpu_features(cpuinfo: str) -> list[str]:
         if name.strip().lower() in ("flags", "features"):
             return sorted({word for word in value.split() if _CPU_FEATURE.fullmatch(word)})
     return []
-
-
-@dataclass(frozen=True)
-class _Module:
-    """A file of the application: `root` / `key` is its path, `name` what it is imported by."""
-
-    name: str
-    root: Path
-    key: str
-
-    @property
-    def path(self) -> Path:
-        return self.root / self.key
-
-    @property
-    def package(self) -> str:
-        """What its relative imports begin from."""
-        return self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
-
-    def beside(self, name: str) -> _Module | None:
-        """The module of that name, if it belongs to the same application."""
-        top = name.partition(".")[0]
-        if top in OWN or (top != self.name.partition(".")[0] and _is_library(self.root)):
-            return None
-        base = name.replace(".", "/")
-        for key in (f"{base}/__init__.py", f"{base}.py"):
-            if (self.root / key).is_file():
-                return _Module(name, self.root, key)
-        return None
-
-
-def _module_of(function: Callable[..., Any], path: Path) -> _Module:
-    """Its name in the import system tells how far up the application's directory is."""
-    path = path.resolve()
-    module = sys.modules.get(function.__module__)
-    spec = getattr(module, "__spec__", None)
-    name = spec.name if spec is not None else function.__module__
-    words = name.split(".")
-    parts = [*path.parts[:-1], path.stem]
-    if parts[-1] == "__init__" and words[-1] != "__init__":
-        parts.pop()
-    if parts[-len(words) :] != words:  # run as a script, or loaded by other means
-        return _Module(path.stem, path.parent, path.name)
-    root = Path(*parts[: -len(words)])
-    return _Module(name, root, path.relative_to(root).as_posix())
-
-
-def _gather(module: _Module, found: dict[str, bytes]) -> None:
-    """Add the file of `module`, and those that importing it runs."""
-    waiting = [module]
-    while waiting:
-        module = waiting.pop()
-        if module.key in found:
-            continue
-        found[module.key] = text = module.path.read_bytes()
-        try:
-            tree = ast.parse(text)
-        except SyntaxError:  # of another Python: imported, if at all, where it may fail
-            continue
-        for name in _imported(module, tree):
-            words = name.split(".")
-            names = (".".join(words[:count]) for count in range(1, len(words) + 1))
-            waiting += filter(None, map(module.beside, names))
-
-
-def _imported(module: _Module, tree: ast.Module) -> Iterator[str]:
-    """Names that may be modules, of every import statement in it, and its own packages."""
-    yield module.name
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                packages = module.package.split(".")
-                above = packages[: len(packages) - node.level + 1]
-                base = ".".join([*above, *filter(None, [base])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _is_library(root: Path) -> bool:
-    """Whether modules of many authors lie there side by side."""
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {*site.getsitepackages(), site.getusersitepackages()}
-    return any(root == Path(path).resolve() for path in paths)
-
-
-def _code(code: CodeType) -> bytes:
-    """Instructions, names and constants: equal for equal source, wherever it stands."""
-    constants = [_constant(each) for each in code.co_consts]
-    return repr((code.co_code, code.co_names, code.co_varnames, constants)).encode()
-
-
-def _constant(value: object) -> str | bytes:
-    if isinstance(value, CodeType):
-        return _code(value)
-    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
-
-
-def _digest(content: str | bytes) -> str:
-    data = content.encode() if isinstance(content, str) else content
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _cpuinfo() -> str:

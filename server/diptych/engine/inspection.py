@@ -27,6 +27,7 @@ from diptych.durable import (
 )
 from diptych.engine import facts
 from diptych.engine.engine import Engine, layout_bytes
+from diptych.engine.lane import lane_of
 from diptych.engine.opening import Examined, examine, load, migrate, stored_layout
 from diptych.engine.recovery import Action, Checkpoints
 from diptych.engine.starting import Base, decide_on, look_at_log
@@ -35,9 +36,6 @@ from diptych.memory import MemoryFailure, Region
 from diptych.store import words as at
 from diptych.store.database import SCRATCH_BYTES, Database
 from diptych.store.transfer import read_words
-
-LANE = "interpreted"
-"""Of handlers that a server runs."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,9 @@ def inspect_data(
         if whole:
             base = _look(report, app, whole[-1], capacities, base)
         if report.start != "refuse":
-            _decide(report, base, facts.to_text(facts.facts_of(app, LANE, capacities)), target)
+            _decide(
+                report, base, facts.to_text(facts.facts_of(app, lane_of(app), capacities)), target
+            )
     except (ConfigurationError, CorruptionError, MemoryFailure) as error:
         report.start, report.refusal = "refuse", str(error)
     return report

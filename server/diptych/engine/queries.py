@@ -84,14 +84,14 @@ class Queries:
         `sequence` and `time_ns` (monotonic): what the image shows, and when it was cut. Errors:
         ImageChanged, ViewKept.
         """
-        self._check(image, epoch)
+        self.check(image, epoch)
         db = self.databases[image]
         db.sequence, db.now = sequence, db.space.ints[at.NOW]
         kind, answer = self._answer(db, number, payload)
         kept = is_view_kept(db.space)
         if self._lifetimes[image].count() != self._lifetimes[image].alone:
             self._lifetimes[image].end()
-        self._check(image, epoch)
+        self.check(image, epoch)
         if kept:
             error = ServerError(
                 "the query kept a view of the data beyond its end; copy what must outlive it"
@@ -122,7 +122,8 @@ class Queries:
             traceback.clear_frames(error.__traceback__)
             return answer
 
-    def _check(self, image: int, epoch: int) -> None:
+    def check(self, image: int, epoch: int) -> None:
+        """Errors: ImageChanged, unless `image` is that epoch's."""
         stamp = read_stamp(self.images[image])
         if stamp is None or stamp.epoch != epoch:
             raise ImageChanged(f"image {image} is at {stamp}, not at epoch {epoch}")

@@ -73,9 +73,9 @@ class SyncPolicy:
         """A cut begins: the interval runs from here."""
         self._next_ns = now_ns + round(self._settings.interval_ms * _MS)
 
-    def spent(self, now_ns: int, writer_ns: int, taken_pages: int = 0) -> int:
-        """The writer was kept from its work for `writer_ns`, and will fault on `taken_pages`."""
-        cost_ns = writer_ns + FAULT_NS * taken_pages
+    def spent(self, now_ns: int, writer_ns: int, protected_pages: int = 0) -> int:
+        """The writer was kept from its work for `writer_ns`, and will fault on so many pages."""
+        cost_ns = writer_ns + FAULT_NS * protected_pages
         # A process that was stopped, or not scheduled, did not spend what went by meanwhile.
         self._balance_ns = self._balance(now_ns) - min(cost_ns, COST_MS_MAX * _MS)
         self._balance_at_ns = now_ns

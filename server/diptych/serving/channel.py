@@ -33,7 +33,9 @@ class Internal(IntEnum):
     STATS = 69  # gateway -> writer: tell your figures
     FIGURES = 70  # writer -> gateway: the answer
     WRITER = 71  # writer -> gateway, once a connection: sequence and history as they are now
-    RUN = 72  # gateway -> reader: `count` QUERY frames follow, to be run on this image
+    RUN = 72  # gateway -> reader: queries follow, to be run on this image
+    BUNDLE = 73  # gateway -> reader: compiled queries of one client, see `bundles`
+    ANSWERS = 74  # reader -> gateway: to queries of one bundle
     CHECKPOINT_WANTED = 80  # checkpointer -> writer: an image, and the pages that a slot lacks
     CHECKPOINT_IMAGE = 81  # writer -> checkpointer: these; the image is held from here on
     CHECKPOINT_DONE = 82  # checkpointer -> writer: it is not needed any more
@@ -201,6 +203,8 @@ AGE_US_MAX = (1 << RUN_US_SHIFT) - 1
 
 LAST_ANSWER = 1
 """Flag of a reader's answer: it ends now, and its hold with it, but not before it is reaped."""
+MORE = 2
+"""Flag of ANSWERS: the bundle has more queries, whose answers follow."""
 
 
 def with_run_time(frame: bytes | bytearray, run_us: int, *, last: bool = False) -> bytearray:

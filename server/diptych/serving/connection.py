@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 32 << 10
+QUERIES_WAIT = "the server has too many queries waiting"
 LINGER_S = 1.0
 """How long a refused client may take to read why."""
 
@@ -267,6 +268,8 @@ class Connection(asyncio.BufferedProtocol):
             self._take_transactions(first, number)
         elif group == Kind.QUERY:
             self._take_queries(first, number)
+        elif group == frames.QUICK_QUERY:
+            self._take_bundles(first, number)
         elif group == Kind.INFO:
             for position in range(first, first + number):
                 self.gateway.info(self, HEADER.unpack_from(self.buffer.frame(position))[4])
@@ -301,6 +304,21 @@ class Connection(asyncio.BufferedProtocol):
                 self._refuse(position, first + number - position, Busy(message))
                 return
             self.gateway.query(self, self.buffer.frame(position))
+
+    def _take_bundles(self, first: int, number: int) -> None:
+        own = self.gateway.settings.limits.queries_in_flight - self.queries
+        room = self.gateway.queries_room()
+        taken = 0 if self.congested else max(0, min(number, own, room))
+        self.gateway.bundles(self, first, taken)
+        if taken == number:
+            return
+        if self.congested:
+            message = "this connection leaves its answers unread"
+        elif own <= room:
+            message = "this connection has too many queries in flight"
+        else:
+            message = QUERIES_WAIT
+        self._refuse(first + taken, number - taken, Busy(message))
 
     def _refuse(self, first: int, number: int, error: DiptychError) -> None:
         """Answer these frames with one and the same error."""

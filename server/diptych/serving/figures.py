@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from diptych.serving.bundles import Answers
 from diptych.serving.queries import Queries
 from diptych_client.protocol import Kind
 
@@ -44,6 +46,15 @@ class Counts:
             self.query_errors += 1
         self._ages_us.append(age_us)
         self._runs_us.append(run_us)
+
+    def bundle(self, told: Answers) -> None:
+        """A reader answered so many queries at once."""
+        count = told.queries
+        self.queries += told.results
+        self.query_rejected += told.rejected
+        self.query_errors += told.errors
+        self._ages_us.extend(repeat(told.age_us, count))
+        self._runs_us.extend(repeat(told.run_us // max(1, count), count))
 
     def staleness_us(self) -> dict[str, float]:
         return percentiles(self._ages_us)

@@ -44,6 +44,7 @@ _CONTEXT_AT = 24
 # What `classify` calls a frame that can't be passed on; others are called by their kind, and one
 # with a key is called a transaction.
 UNKNOWN_OPERATION = -1
+QUICK_QUERY = 96  # compiled: travels with others (see `bundles`); of operations, too
 WRONG_KIND = -2  # a query sent as a transaction or the other way round
 MEANINGLESS = -3  # no kind that a client may send now, or flags: the connection ends
 
@@ -90,6 +91,8 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
         number = operation_at(buffer, at)
         if number >= len(operations) or operations[number] == 0:
             return UNKNOWN_OPERATION
+        if operations[number] == QUICK_QUERY:
+            return QUICK_QUERY if kind == _QUERY else WRONG_KIND
         return kind if operations[number] == kind else WRONG_KIND
     return kind if kind in (_INFO, _PING, _ADMIN) else MEANINGLESS
 
@@ -98,8 +101,8 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
 def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: Words) -> int:
     """Group a client's frames into runs of one class; returns the number of runs.
 
-    `operations[number]` is the kind an operation has, 0 where there is none. Stops after the first
-    MEANINGLESS frame.
+    `operations[number]` is the kind an operation has, or QUICK_QUERY, and 0 where there is none.
+    Stops after the first MEANINGLESS frame.
     """
     found = 0
     last = 0

@@ -26,15 +26,18 @@ import uvloop
 
 from diptych.app import App
 from diptych.config import Settings
-from diptych.serving import channel, control
+from diptych.engine.lane import compiled_for
+from diptych.kernel import ready
+from diptych.serving import bundles, channel, control
 from diptych.serving.admin import Admin
+from diptych.serving.bundles import QUERIES_MAX, Answers, Mark, Progress, bundle
 from diptych.serving.channel import Hold, Image, Internal
-from diptych.serving.connection import Connection, State
+from diptych.serving.connection import QUERIES_WAIT, Connection, State
 from diptych.serving.control import Control, Message
 from diptych.serving.figures import Counts, Now, describe
-from diptych.serving.frames import Words
+from diptych.serving.frames import QUICK_QUERY, Words
 from diptych.serving.links import ReaderLink, WriterLink, readdressed
-from diptych.serving.queries import Failed, Queries, Query, Verdict
+from diptych.serving.queries import BUNDLED, Failed, Queries, Query, Verdict
 from diptych.serving.sessions import Sessions
 from diptych.serving.spawn import EXIT_PARENT_GONE
 from diptych.serving.tokens import caller_of
@@ -61,6 +64,11 @@ FIGURES_S = 0.005
 FLUSH_S = 0.5
 """How long clients may take to read their last answers at shutdown."""
 
+admit_run = ready(
+    bundles.admit_run,
+    "(uint8[::1], int64[::1], int64, int64, int64, int64, int64, int64[::1])",
+)
+
 
 @dataclass(frozen=True)
 class GatewayPlan:
@@ -70,6 +78,7 @@ class GatewayPlan:
     settings: Settings
     control: Control
     listeners: tuple[socket.socket, ...]
+    progress: Progress
 
 
 def main(plan: GatewayPlan) -> int:
@@ -84,18 +93,21 @@ class Gateway:
         self.settings = plan.settings
         self.greeter = Greeter(plan.app, plan.settings.limits)
         limits, sync = plan.settings.limits, plan.settings.sync
-        self.queries = Queries(int(limits.query_ms * 1e6), sync.max_pin_ms)
+        self.queries = Queries(int(limits.query_ms * 1e6), sync.max_pin_ms, self._mark_of)
+        compiled = compiled_for(plan.app)
+        self._compiled = compiled.queries if compiled else frozenset()
+        self._marks: dict[int, Words] = {}  # where readers say what they run
         self.counts = Counts()
         self.draining = False
         self.loop: asyncio.AbstractEventLoop
         self.history = 0
         self.newest = 0  # highest sequence number that anyone here was told
         self._control = plan.control
+        self._progress = plan.progress
         self._listeners = plan.listeners
         self._servers: list[asyncio.Server] = []
         self._connections: dict[int, Connection] = {}
         self._connection_number = OWN
-        self._token = 0
         data, durability = plan.settings.data, plan.settings.log.durability
         self.durability = "none" if data is None else durability
         self.transactions = Transactions(
@@ -109,6 +121,7 @@ class Gateway:
         self._told = b""
         self._told_at = 0.0
         self._runs: Words = np.zeros((1 << 12, 4), np.int64)
+        self._told_words: Words = np.zeros(1, np.int64)
         self._accepting = self._pumping = self._ticking = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ended: asyncio.Future[int]
@@ -143,6 +156,7 @@ class Gateway:
                 self._start(self._adopt(message["descriptor"], WriterLink(self)))
             case "reader":
                 link = ReaderLink(self, message["reader"])
+                self._marks[link.number] = self._progress.slot(message["slot"])
                 self._start(self._adopt(message["descriptor"], link))
             case "reaped":
                 self._reader_reaped(message["reader"])
@@ -239,18 +253,61 @@ class Gateway:
             self.counts.refused += 1
             self._tell_history(connection, operation, request)
             return
-        limits = self.settings.limits
-        if len(self.queries) >= limits.queries_waiting or self.queries.bytes > WAITING_BYTES_MAX:
+        if self.queries_room() <= 0:
             self.counts.refused += 1
-            connection.fail(operation, request, Busy("the server has too many queries waiting"))
+            connection.fail(operation, request, Busy(QUERIES_WAIT))
             return
-        self._token += 1
-        connection.queries += 1
-        ours = readdressed(frame, self._token, 0)
+        token, bundled = self.queries.token(), operation in self._compiled
+        ours = bundle(token, 1, frame) if bundled else readdressed(frame, token, 0)
         now = time.monotonic_ns()
-        wanted = self.queries.arrive(
-            Query(self._token, connection.number, operation, request, at_least, ours, now)
+        query = Query(
+            *(token, connection.number, operation, request, at_least, ours, now), bundled=bundled
         )
+        self._arrived(connection, query)
+
+    def bundles(self, connection: Connection, first: int, count: int) -> None:
+        """Take quick compiled queries, for which there is room, as few bundles."""
+        buffer, queries, told = connection.buffer, self.queries, self._told_words
+        shown = queries.current.sequence if queries.current else 0
+        while count:
+            taken = admit_run(
+                buffer.array,
+                buffer.starts,
+                first,
+                min(count, QUERIES_MAX),
+                self.history,
+                self.newest,
+                shown,
+                told,
+            )
+            if taken:
+                token, start = queries.token(), buffer.starts[first]
+                ours = bundle(token, taken, buffer.view[start : buffer.starts[first + taken]])
+                now = time.monotonic_ns()
+                at_least = int(told[0])
+                query = Query(
+                    *(token, connection.number, BUNDLED, 0, at_least, ours, now),
+                    count=taken,
+                    bundled=True,
+                )
+                self._arrived(connection, query)
+            else:
+                taken = 1
+                _, _, _, operation, request, _, _ = HEADER.unpack_from(buffer.frame(first))
+                self.counts.refused += 1
+                self._tell_history(connection, operation, request)
+            first += taken
+            count -= taken
+
+    def queries_room(self) -> int:
+        """How many more queries may wait."""
+        if self.queries.bytes > WAITING_BYTES_MAX:
+            return 0
+        return self.settings.limits.queries_waiting - len(self.queries)
+
+    def _arrived(self, connection: Connection, query: Query) -> None:
+        connection.queries += query.count
+        wanted = self.queries.arrive(query)
         if wanted is not None:
             self._tell_writer(channel.wanted(wanted))
         self._pump_soon()
@@ -399,6 +456,7 @@ class Gateway:
             self._reaped.add(number)
             return
         self._reaped.discard(number)
+        self._marks.pop(number, None)
         self._release(self.queries.reaped(number))
         self._pump_soon()
 
@@ -416,7 +474,36 @@ class Gateway:
             if connection is not None:
                 connection.queries -= 1
                 connection.answer(readdressed(frame, query.request, age_us))
+        if self.queries.changed:
+            self._sort_operations()
         self._pump_soon()
+
+    def bundle_answered(self, number: int, told: Answers, frames: bytes) -> None:
+        """A reader answered all queries of a bundle."""
+        count = told.queries
+        query, released = self.queries.answered(
+            number, told.token, told.run_us, time.monotonic_ns(), count=count
+        )
+        self._release(released)
+        if query is not None:
+            self.counts.bundle(told)
+            connection = self._connections.get(query.connection)
+            if connection is not None:
+                connection.queries -= count
+                connection.answer(frames)
+        if self.queries.changed:
+            self._sort_operations()
+        self._pump_soon()
+
+    def _sort_operations(self) -> None:
+        """Compiled queries that are known to be quick travel in bundles."""
+        for operation in self.queries.changed & self._compiled:
+            quick = self.queries.is_quick(operation)
+            self.greeter.kinds[operation] = QUICK_QUERY if quick else Kind.QUERY
+        self.queries.changed.clear()
+
+    def _mark_of(self, number: int) -> Mark:
+        return Mark.of(int(self._marks[number][0]))
 
     def _accept_when_ready(self) -> None:
         """Listen once all that a client needs is there."""
@@ -466,16 +553,17 @@ class Gateway:
         self._pump_soon()
 
     def _fail(self, failed: Iterable[Failed]) -> None:
-        for query, error in failed:
-            self.counts.query_errors += 1
+        for query, error, calls in failed:
+            self.counts.query_errors += len(calls)
             connection = self._connections.get(query.connection)
             if connection is None:
                 continue
-            connection.queries -= 1
-            if isinstance(error, HistoryChanged):
-                self._tell_history(connection, query.operation, query.request)
-            else:
-                connection.fail(query.operation, query.request, error)
+            connection.queries -= len(calls)
+            for operation, request in calls:
+                if isinstance(error, HistoryChanged):
+                    self._tell_history(connection, operation, request)
+                else:
+                    connection.fail(operation, request, error)
 
     # The end.
 
@@ -513,7 +601,7 @@ class Gateway:
     def _give_up_the_rest(self) -> None:
         error = ShuttingDown("the server is shutting down")
         self.transactions.end(error)
-        self._fail(Failed(query, error) for query in self.queries.give_up())
+        self._fail(self.queries.give_up(error))
         if self.transactions.link is not None:
             self.transactions.link.close()
         for connection in list(self._connections.values()):

@@ -12,19 +12,25 @@ take the last reader. What was not started behind a slow query is given to anoth
 and the first answer counts. A query whose reader died is given to another once. An image is
 released when it is not current and no reader that is alive, or dead but not yet reaped, has work on
 it.
+
+A *bundle* is a `Query` of several of one client (`bundles`), compiled and quick ones. All that is
+said above is true of it as a whole, until it goes wrong: a reader tells which query it runs
+(`Mark`), so that one alone is at fault, and the others of its bundle are given to a reader again.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sortedcontainers import SortedKeyList
 
+from diptych.serving.bundles import Mark, bundle, calls, part
 from diptych.serving.channel import Hold, Image, Run
 from diptych_client.errors import DiptychError, HistoryChanged, ServerError, TimedOut
+from diptych_client.protocol import HEADER
 
 BATCH_NS = 500_000
 """Estimated running time that a reader gets at once."""
@@ -34,15 +40,24 @@ LONG_NS = 10_000_000
 """From this estimate on a query must leave a reader free for the others."""
 IMPATIENT_NS = 2_000_000
 """After so long with one query, what waits behind it is given to another reader."""
+STUCK_NS = 20_000_000
+"""After so long with one query of a bundle, so are the others of that bundle."""
 WEIGHT = 0.2
 """Of the newest running time in an operation's average."""
 ANSWERED_MAX = 1024
 """Answered queries that may stand behind an unanswered one in the order of arrival."""
 
 
+BUNDLED = -1
+"""The operation of a bundle of several: what one of them costs is learned of all together."""
+NO_MARK = Mark(0, 0)
+
+
 @dataclass(slots=True, eq=False)
 class Query:
-    """One query of a client, from its arrival to its answer. `frame`: as a reader gets it."""
+    """One query of a client, from its arrival to its answer, or a bundle of `count` of them, when
+    `bundled`. `frame`: as a reader gets it.
+    """
 
     token: int
     connection: int
@@ -51,6 +66,8 @@ class Query:
     at_least: int
     frame: bytes
     arrived_ns: int
+    count: int = 1
+    bundled: bool = False
     deaths: int = 0
     done: bool = False
 
@@ -63,16 +80,20 @@ class Reader:
     batch: deque[Query] = field(default_factory=deque)
     hold: Hold | None = None
     since_ns: int = 0
+    mark: Mark = NO_MARK
     gone: bool = False
-    again: bool = False  # the rest of its batch has been given to others as well
+    alone: Query | None = None  # of its batch, the one that has not been given to others as well
     long: bool = False
     answered: int = 0
     busy_us: int = 0
 
 
 class Failed(NamedTuple):
+    """What is answered with an error. `calls`: operation and request number of each query of it."""
+
     query: Query
     error: DiptychError
+    calls: list[tuple[int, int]]
 
 
 class Verdict(NamedTuple):
@@ -83,10 +104,20 @@ class Verdict(NamedTuple):
 
 
 class Queries:
-    """See the module. `limit_ns`: how long a query may wait, and then again how long it may run."""
+    """See the module. `limit_ns`: how long a query may wait, and then again how long it may run.
 
-    def __init__(self, limit_ns: int, max_pin_ms: float) -> None:
+    `mark_of`: what a reader, by its number, says that it runs.
+    """
+
+    def __init__(
+        self,
+        limit_ns: int,
+        max_pin_ms: float,
+        mark_of: Callable[[int], Mark] = lambda number: NO_MARK,
+    ) -> None:
         self.limit_ns = limit_ns
+        self._mark_of = mark_of
+        self._token = self._count = 0
         self.max_pin_ms = max_pin_ms
         self.current: Image | None = None
         self.readers: dict[int, Reader] = {}
@@ -99,9 +130,15 @@ class Queries:
         self._long: deque[Query] = deque()
         self._wanted = 0
         self._cost_ns: dict[int, float] = {}
+        self.changed: set[int] = set()  # operations that may have become quick, or slow
 
     def __len__(self) -> int:
-        return len(self._open)
+        return self._count
+
+    def token(self) -> int:
+        """A number for the next query."""
+        self._token += 1
+        return self._token
 
     @property
     def waiting(self) -> int:
@@ -117,8 +154,7 @@ class Queries:
 
     def arrive(self, query: Query) -> int | None:
         """Take a query in. Returns a sequence number to ask the writer for, when there is need."""
-        self._open[query.token] = query
-        self.bytes += len(query.frame)
+        self._take_in(query)
         self._arrivals.append(query)
         if len(self._arrivals) > 2 * len(self._open) + ANSWERED_MAX:
             self._arrivals = deque(q for q in self._arrivals if not q.done)
@@ -143,14 +179,22 @@ class Queries:
                 break
             reader.batch.extend(batch)
             reader.hold = Hold(self.current.image, self.current.epoch)
-            reader.since_ns, reader.again, reader.long = now_ns, False, long
+            reader.since_ns, reader.alone, reader.long = now_ns, None, long
             given.append((reader.number, self._run(len(batch)), batch))
         return given
 
     def answered(
-        self, number: int, token: int, run_us: int, now_ns: int, *, last: bool = False
+        self,
+        number: int,
+        token: int,
+        run_us: int,
+        now_ns: int,
+        *,
+        count: int = 1,
+        last: bool = False,
     ) -> tuple[Query | None, list[Hold]]:
-        """A reader answered. Returns the query, unless it was answered before, and releases.
+        """A reader answered one, or a bundle of `count`. Returns which, unless it was answered
+        before, and releases.
 
         `last`: the reader ends by itself now, so it holds its image until it is reaped.
         """
@@ -159,13 +203,12 @@ class Queries:
             return None, []
         query = reader.batch.popleft()
         reader.since_ns = now_ns
-        reader.answered += 1
+        reader.answered += count
         reader.busy_us += run_us
-        self._learn(query.operation, run_us * 1000)
+        self._learn_from(query, run_us * 1000, count)
         if last:
             reader.gone = True
-            if not reader.again:
-                self._give_again(reader.batch)
+            self._give_again(each for each in reader.batch if reader.alone in (None, each))
         released = [] if reader.batch or last else self._end_hold(reader)
         if query.done:
             return None, released
@@ -185,14 +228,19 @@ class Queries:
         for reader in self.readers.values():
             if not reader.batch or reader.gone:
                 continue
+            mark = self._mark_of(reader.number)
+            if mark != reader.mark:
+                reader.mark, reader.since_ns = mark, now_ns  # it gets on
             ran_ns = now_ns - reader.since_ns
             if ran_ns > self.limit_ns:
                 why = f"the query ran longer than query_ms = {self.limit_ns // 1_000_000}"
                 failed += self._stop(reader, why, now_ns)
                 kill.append((reader.number, why))
-            elif ran_ns > IMPATIENT_NS and not reader.again:
-                reader.again = True
-                self._give_again(list(reader.batch)[1:])
+            elif ran_ns > IMPATIENT_NS and reader.alone is None:
+                reader.alone = self._running(reader)
+                self._give_again(each for each in reader.batch if each is not reader.alone)
+            elif ran_ns > STUCK_NS and reader.alone is not None and reader.alone.count > 1:
+                self._part_stuck(reader, reader.alone, ran_ns)
         failed += self._expired(now_ns)
         return Verdict(failed, kill)
 
@@ -238,17 +286,12 @@ class Queries:
         stale = list(self._waiting)
         self._waiting.clear()
         self._wanted = 0
-        for query in stale:
-            self._close(query)
-        return [Failed(query, HistoryChanged(message)) for query in stale]
+        return [self._fail(query, HistoryChanged(message)) for query in stale]
 
-    def give_up(self) -> list[Query]:
+    def give_up(self, error: DiptychError) -> list[Failed]:
         """All that is unanswered, and nobody's any more: the end."""
-        left = list(self._open.values())
-        for query in left:
-            self._close(query)
         self._waiting.clear()
-        return left
+        return [self._fail(query, error) for query in list(self._open.values())]
 
     # What happens to readers.
 
@@ -261,24 +304,19 @@ class Queries:
         if reader is None or reader.gone:
             return []
         reader.gone = True
-        unanswered = list(reader.batch)
+        if not reader.batch:
+            return []
+        again, running, is_elsewhere = self._at_fault(reader)
         failed = []
-        again = [] if reader.again else unanswered[1:]
-        for query in unanswered[:1]:
-            query.deaths += 1
-            if query.done:
-                continue
-            if query.deaths > 1:
-                message = "two readers died while they ran this query"
-            elif now_ns - query.arrived_ns > self.limit_ns:
-                message = "the reader that ran this query died, and its time is over"
-            else:
-                self.retried += 1
-                again.insert(0, query)
-                continue
-            self._close(query)
-            error = ServerError(message) if query.deaths > 1 else TimedOut(message)
-            failed.append(Failed(query, error))
+        running.deaths += 1
+        if running.done:
+            pass
+        elif running.deaths > 1 or now_ns - running.arrived_ns > self.limit_ns:
+            failed.append(self._fail(running, _death(running.deaths)))
+        else:
+            self.retried += 1
+            if not is_elsewhere:
+                again.insert(0, running)
         self._give_again(again)
         return failed
 
@@ -318,7 +356,7 @@ class Queries:
         share = -(-len(quick) // free)
         estimate = 0.0
         while quick and len(batch) < share and estimate < BATCH_NS:
-            cost_ns = self._cost_ns.get(quick[0].operation, ALONE_NS)
+            cost_ns = self._cost_ns.get(quick[0].operation, ALONE_NS) * quick[0].count
             if batch and cost_ns >= ALONE_NS:
                 break
             query = quick.popleft()
@@ -331,12 +369,104 @@ class Queries:
         return batch, False
 
     def _learn(self, operation: int, run_ns: float) -> None:
-        average = self._cost_ns.get(operation, run_ns)
-        self._cost_ns[operation] = average + WEIGHT * (run_ns - average)
+        known = self._cost_ns.get(operation)
+        average = run_ns if known is None else known + WEIGHT * (run_ns - known)
+        self._cost_ns[operation] = average
+        if (known is None or known >= ALONE_NS) != (average >= ALONE_NS):
+            self.changed.add(operation)
+
+    def _learn_from(self, query: Query, run_ns: int, count: int) -> None:
+        if query.operation != BUNDLED:
+            self._learn(query.operation, run_ns)
+        elif run_ns < ALONE_NS * count:
+            self._learn(BUNDLED, run_ns / max(1, count))
+        else:
+            # One of them is not what it was: each shows what it takes.
+            for operation in {operation for operation, _ in calls(query.frame)}:
+                self._cost_ns.pop(operation, None)
+                self.changed.add(operation)
+
+    # Bundles.
+
+    def is_quick(self, operation: int) -> bool:
+        """Whether queries of an operation are known to be quick enough for a bundle."""
+        return self._cost_ns.get(operation, ALONE_NS) < ALONE_NS
+
+    def _running(self, reader: Reader) -> Query:
+        """Which of its batch a reader runs, as far as it says."""
+        token = self._mark_of(reader.number).token
+        return next((each for each in reader.batch if each.token == token), reader.batch[0])
+
+    def _at_fault(self, reader: Reader) -> tuple[list[Query], Query, bool]:
+        """For a reader that is given up: what has to be given to another one, the query that it
+        was at, and whether that is with another one already.
+        """
+        running, alone = self._running(reader), reader.alone
+        again = [each for each in reader.batch if each is not running and alone in (None, each)]
+        if running.count == 1 or running.done:
+            return again, running, alone not in (None, running)
+        stuck, others = self._part(running, reader)
+        return [*others, *again], stuck, False
+
+    def _part_stuck(self, reader: Reader, query: Query, ran_ns: int) -> None:
+        """A reader does not get on with one query of a bundle: the others wait for it no longer.
+
+        That one is run again, alone, since its answer will come with all the others'.
+        """
+        if query.done:
+            return
+        reader.long = True
+        stuck, others = self._part(query, reader)
+        self._learn(stuck.operation, ran_ns)
+        self._give_again(others)
+        self._ready(stuck)
+
+    def _part(self, query: Query, reader: Reader) -> tuple[Query, list[Query]]:
+        """The query of a bundle that a reader runs, and bundles of those before and behind it."""
+        mark = self._mark_of(reader.number)
+        place = min(mark.place, query.count - 1) if mark.token == query.token else 0
+        rest = query.count - place - 1
+        parts = [(0, place), (place, 1), (place + 1, rest)]
+        made = [self._made_of(query, first, count) for first, count in parts if count]
+        stuck = made.pop(1 if place else 0)
+        self._close(query)
+        return stuck, made
+
+    def _made_of(self, query: Query, first: int, count: int) -> Query:
+        """A bundle of some that are in another one."""
+        frames = part(query.frame, first, count)
+        _, _, _, operation, request, _, _ = HEADER.unpack_from(frames)
+        made = Query(
+            self.token(),
+            query.connection,
+            operation if count == 1 else BUNDLED,
+            request,
+            query.at_least,
+            b"",
+            query.arrived_ns,
+            count,
+            bundled=True,
+            deaths=query.deaths,
+        )
+        made.frame = bundle(made.token, count, frames)
+        self._take_in(made)
+        self._arrivals.appendleft(made)
+        return made
+
+    def _take_in(self, query: Query) -> None:
+        self._open[query.token] = query
+        self._count += query.count
+        self.bytes += len(query.frame)
+
+    def _fail(self, query: Query, error: DiptychError) -> Failed:
+        told = calls(query.frame) if query.bundled else [(query.operation, query.request)]
+        self._close(query)
+        return Failed(query, error, told)
 
     def _close(self, query: Query) -> None:
         if not query.done:
             query.done = True
+            self._count -= query.count
             self.bytes -= len(query.frame)
             query.frame = b""  # wherever it still stands in line
             del self._open[query.token]
@@ -348,15 +478,13 @@ class Queries:
     def _stop(self, reader: Reader, why: str, now_ns: int) -> Iterator[Failed]:
         """Give a reader up: its running query fails, the others go elsewhere."""
         reader.gone = True
-        unanswered = list(reader.batch)
-        if unanswered:
-            self._learn(unanswered[0].operation, now_ns - reader.since_ns)
-        if not reader.again:
-            self._give_again(unanswered[1:])
-        for query in unanswered[:1]:
-            if not query.done:
-                self._close(query)
-                yield Failed(query, TimedOut(why))
+        if not reader.batch:
+            return
+        again, running, _ = self._at_fault(reader)
+        self._learn(running.operation, now_ns - reader.since_ns)
+        self._give_again(again)
+        if not running.done:
+            yield self._fail(running, TimedOut(why))
 
     def _expired(self, now_ns: int) -> Iterator[Failed]:
         running = {id(r.batch[0]) for r in self.readers.values() if r.batch and not r.gone}
@@ -372,10 +500,15 @@ class Queries:
                 message = f"no image showed transaction {query.at_least} in time"
             else:
                 message = "no reader was free in time"
-            self._close(query)
-            yield Failed(query, TimedOut(message))
+            yield self._fail(query, TimedOut(message))
         _skip_done(self._quick)
         _skip_done(self._long)
+
+
+def _death(count: int) -> DiptychError:
+    if count > 1:
+        return ServerError("two readers died while they ran this query")
+    return TimedOut("the reader that ran this query died, and its time is over")
 
 
 def _by_sequence(query: Query) -> tuple[int, int]:

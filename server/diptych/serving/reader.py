@@ -19,14 +19,18 @@ from pathlib import Path
 from diptych.app import App
 from diptych.config import Settings
 from diptych.engine.exports import Exports
+from diptych.engine.lane import compiled_for
 from diptych.engine.queries import ImageChanged, Queries, ViewKept
 from diptych.memory import Region
 from diptych.serving import channel
+from diptych.serving.answering import Bundles
+from diptych.serving.bundles import MARK_BITS
 from diptych.serving.channel import Internal, Run
 from diptych.serving.control import Control
-from diptych.serving.frames import FrameBuffer
+from diptych.serving.frames import FrameBuffer, Words
 from diptych.serving.spawn import EXIT_FAILED, EXIT_PARENT_GONE
 from diptych.store.database import SCRATCH_BYTES
+from diptych.store.lane import Compiled
 from diptych_client.protocol import HEADER, HEADER_BYTES
 
 log = logging.getLogger("diptych.serving")
@@ -47,6 +51,8 @@ class ReaderPlan:
     image_fds: tuple[int, ...]
     size_bytes: int
     exports: Path
+    progress: Words
+    """Where to write what runs: an array of one."""
 
 
 def main(plan: ReaderPlan) -> int:
@@ -57,7 +63,8 @@ def main(plan: ReaderPlan) -> int:
     ]
     limits = plan.settings.limits
     exports = Exports(plan.exports, limits.export_bytes, limits.export_idle_s)
-    reader = Reader(plan, Queries(plan.app, images, plan.settings.capacities, exports))
+    queries = Queries(plan.app, images, plan.settings.capacities, exports)
+    reader = Reader(plan, queries, compiled_for(plan.app))
     plan.control.send({"tell": "ready"})
     try:
         return reader.run()
@@ -68,8 +75,13 @@ def main(plan: ReaderPlan) -> int:
 class Reader:
     """The loop: wait, read, run, answer."""
 
-    def __init__(self, plan: ReaderPlan, queries: Queries) -> None:
+    def __init__(self, plan: ReaderPlan, queries: Queries, compiled: Compiled | None) -> None:
         self._queries = queries
+        self._progress = plan.progress
+        self._bundles: Bundles | None = None
+        if compiled is not None:
+            send = plan.gateway.sendall
+            self._bundles = Bundles(compiled, queries, plan.progress, send)
         self._control = plan.control
         self._gateway = plan.gateway
         self._gateway.setblocking(True)
@@ -100,19 +112,40 @@ class Reader:
     def _work(self) -> bool:
         """Take what has come; False when this process must not go on."""
         count = self._buffer.split()
-        for position in range(count):
+        position = 0
+        while position < count:
             frame = self._buffer.frame(position)
             if frame[4] == Internal.RUN:
                 self._run = Run.read(frame)
-            elif not self._query(frame):
+                position += 1
+            elif frame[4] == Internal.BUNDLE:
+                position = self._answer_bundles(position, count)
+                if position < 0:
+                    return False
+            elif self._query(frame):
+                position += 1
+            else:
                 return False
         self._buffer.consume()
         return True
+
+    def _answer_bundles(self, first: int, count: int) -> int:
+        """Answer the bundles that frame `first` begins with; the frame behind them, or -1."""
+        assert self._run is not None
+        assert self._bundles is not None
+        try:
+            return self._bundles.answer(self._run, self._buffer, first, count)
+        except ImageChanged as error:
+            log.critical("answers were thrown away: %s", error)
+        except ViewKept as error:
+            log.error("%s; this reader ends", error)
+        return -1
 
     def _query(self, frame: memoryview) -> bool:
         run = self._run
         assert run is not None
         _, _, _, number, token, _, _ = HEADER.unpack_from(frame)
+        self._progress[0] = token << MARK_BITS
         began_ns = time.monotonic_ns()
         kept = False
         try:

@@ -16,6 +16,7 @@ was dead already, is replaced by one that goes on from the newest image, and tha
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -29,8 +30,10 @@ from diptych.config import Settings
 from diptych.control_page import ControlPage, Word
 from diptych.engine.attempts import Attempts, Ending, Verdict
 from diptych.engine.facts import facts_of, to_text
+from diptych.engine.lane import compiled_for, lane_of
 from diptych.serving import checkpointer, gateway, reader, resources, writer
 from diptych.serving.banner import announce
+from diptych.serving.bundles import Progress
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.processes import Processes
@@ -49,8 +52,6 @@ from diptych.serving.watchdog import LOOK_S, Watchdog
 
 log = logging.getLogger("diptych.serving")
 
-LANE = "interpreted"
-"""Of served handlers."""
 GATEWAY_GRACE_S = 2.0
 """Beyond drain_ms: what a gateway gets to end at shutdown before it is killed."""
 STOP_GRACE_S = 2.0
@@ -90,6 +91,8 @@ class Supervisor(Processes):
         self._attempts: Attempts
         self._server_facts = ""
         self._executed = 0
+        self._progress = Progress()
+        self._slots = itertools.count()
         self._log_failed = False
         self._exports: Path
         self._listeners: tuple[socket.socket, ...] = ()
@@ -110,9 +113,12 @@ class Supervisor(Processes):
         self._control_page = ControlPage.create()
         self._watchdog = Watchdog(self._control_page, self.settings.limits.transaction_ms)
         # Now, since files may be edited while the code that was read from them runs.
-        self._server_facts = to_text(facts_of(self.app, LANE, self.settings.capacities))
+        self._server_facts = to_text(
+            facts_of(self.app, lane_of(self.app), self.settings.capacities)
+        )
         self._attempts = Attempts(self.settings.data)
         resources.warm_kernels()
+        compiled_for(self.app)
         self._take_signals()
         if self._lifeline is not None:
             self._watch(self._lifeline, self._on_lifeline)
@@ -172,7 +178,9 @@ class Supervisor(Processes):
             return
 
         def make(control: Control) -> Callable[[], int]:
-            plan = gateway.GatewayPlan(self.app, self.settings, control, self._listeners)
+            plan = gateway.GatewayPlan(
+                self.app, self.settings, control, self._listeners, self._progress
+            )
             return lambda: gateway.main(plan)
 
         keep = [listener.fileno() for listener in self._listeners]
@@ -192,6 +200,7 @@ class Supervisor(Processes):
             return
         gateway_end, reader_end = stream_pair()
         images = resources.read_only_images(self._memory)
+        slot = next(self._slots)
 
         def make(control: Control) -> Callable[[], int]:
             size_bytes = self._memory.size_bytes
@@ -203,12 +212,14 @@ class Supervisor(Processes):
                 images,
                 size_bytes,
                 self._exports,
+                self._progress.slot(slot),
             )
             return lambda: reader.main(plan)
 
         try:
             child = self._fork("reader", make, [reader_end.fileno(), *images], for_gateway.holder)
-            for_gateway.control.send({"do": "reader", "reader": child.number}, gateway_end.fileno())
+            message = {"do": "reader", "reader": child.number, "slot": slot}
+            for_gateway.control.send(message, gateway_end.fileno())
         finally:
             gateway_end.close()
             reader_end.close()

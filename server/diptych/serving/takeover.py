@@ -28,6 +28,7 @@ from diptych.control_page import ControlPage
 from diptych.durable import DataDirectory
 from diptych.durable.no_log import NoLog
 from diptych.engine.engine import Engine
+from diptych.engine.lane import compiled_for
 from diptych.engine.opening import migrate, save
 from diptych.engine.recovery import Action, Images
 from diptych.engine.starting import (
@@ -225,7 +226,8 @@ class _Takeover:
 
     def _mirror(self) -> Mirror:
         # The configuration takes nothing but these words.
-        tracker = choose_tracker(self.region, cast(Preference, self.settings.sync.tracker))
+        preference = cast(Preference, self.settings.sync.tracker)
+        tracker = choose_tracker(self.region, preference, leave_hot=True)
         current = NONE if self.newest is None else self.newest
         return Mirror(self.region, tracker, self.images, current=current)
 
@@ -237,6 +239,7 @@ class _Takeover:
             history=_new_history(),
             capacities=self.settings.capacities,
             seed=secrets.randbits(62),
+            compiled=compiled_for(self.app),
         )
 
     def _recover(self, mirror: Mirror, history: int) -> Engine:
@@ -246,6 +249,7 @@ class _Takeover:
             grow=mirror.add_extent,
             history=history,
             capacities=self.settings.capacities,
+            compiled=compiled_for(self.app),
         )
         if mirror.current != NONE:
             stamp = read_stamp(mirror.images[mirror.current])

@@ -31,7 +31,7 @@ class Watchdog:
     def __init__(self, page: ControlPage, transaction_ms: float) -> None:
         self._words = page.words
         self._limit_ns = int(transaction_ms * MS_NS)
-        self._last = 0
+        self._last = self._seen_ns = 0
 
     def must_end(self, writer: Child, now_ns: int) -> bool:
         """Doom what has used up its time; whether `writer` has to be killed, which is noted in it.
@@ -51,15 +51,18 @@ class Watchdog:
     def look(self, now_ns: int, *, since_ns: int, replaying: bool) -> Verdict:
         """What to do about the transaction that runs.
 
-        It is judged when it is seen for the second time, since number and beginning are two words.
-        What began before `since_ns` was another writer's; a beginning of 0 means: no limit.
+        Its time counts from when it was seen first: compiled transactions begin by the dozen, and
+        what is said of their beginning is that of the first. What began before `since_ns` was
+        another writer's; a beginning of 0 means: no limit.
         """
         words = self._words
         sequence, began_ns = words[Word.EXECUTING], words[Word.BEGAN_NS]
-        seen_before, self._last = sequence == self._last, sequence
-        if not self._limit_ns or not sequence or not seen_before or began_ns < since_ns:
+        if sequence != self._last:
+            self._last, self._seen_ns = sequence, now_ns
             return Verdict.NOTHING
-        ran_ns = now_ns - began_ns
+        if not self._limit_ns or not sequence or began_ns < since_ns:
+            return Verdict.NOTHING
+        ran_ns = now_ns - max(began_ns, self._seen_ns)
         kill_ns = 2 * self._limit_ns + int(GRACE_S * SECOND_NS)
         if ran_ns > kill_ns * (REPLAY_TIMES if replaying else 1):
             return Verdict.KILL

@@ -479,6 +479,7 @@ class Writer:
             "sequence": engine.sequence,
             "history": engine.history,
             "transactions": engine.committed,
+            "compiled": engine.compiled,
             "rejected": engine.rejected,
             "errors": engine.failed,
             "busy_share": round(self._busy_ns / max(1, lived_ns), 4),

@@ -38,6 +38,30 @@ def number_at(data: Bytes, at: int, size: int) -> int:
 
 
 @kernel
+def remember_reply(
+    words: Words,
+    memory: Bytes,
+    session: int,
+    request: int,
+    check: int,
+    what: int,
+    sequence: int,
+    replies: Bytes,
+    payload: int,
+    stop: int,
+) -> None:
+    """Remember one reply, whose payload is `replies[payload:stop]`: there is memory for it."""
+    row = row_of(words, session)
+    before = words[row + R_LAST]
+    position = append(words, request, check, what, stop - payload, sequence, before)
+    words[row + R_USED] = words[NOW]
+    words[row + R_LAST] = position
+    target = (entry_at(words, position) + A_PAYLOAD) * 8
+    for byte in range(stop - payload):
+        memory[np.uint64(target + byte)] = replies[np.uint64(payload + byte)]
+
+
+@kernel
 def remember_run(
     words: Words,
     memory: Bytes,
@@ -58,21 +82,19 @@ def remember_run(
         length = number_at(replies, reply, 4)
         session = number_at(frames, frame + SEQUENCE_AT, 8)
         if session != 0:
-            row = row_of(words, session)
             what = number_at(replies, reply + OPERATION_AT, 2)
             what |= number_at(replies, reply + KIND_AT, 1) << KIND_SHIFT
-            position = append(
+            payload = reply + HEADER_BYTES
+            remember_reply(
                 words,
+                memory,
+                session,
                 number_at(frames, frame + REQUEST_AT, 8),
                 hashes[i],
                 what,
-                length,
                 number_at(replies, reply + SEQUENCE_AT, 8),
-                words[row + R_LAST],
+                replies,
+                payload,
+                payload + length,
             )
-            words[row + R_USED] = words[NOW]
-            words[row + R_LAST] = position
-            target = (entry_at(words, position) + A_PAYLOAD) * 8
-            for byte in range(length):
-                memory[np.uint64(target + byte)] = replies[np.uint64(reply + HEADER_BYTES + byte)]
         reply += HEADER_BYTES + length

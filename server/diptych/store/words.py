@@ -219,6 +219,8 @@ S_CALL = S_WAYS + INDEXES_MAX * WAY_WORDS  # one call of a compiled handler, CAL
 S_CALL_CODE = S_CALL  # why it failed: one of the codes below
 S_CALL_MARK = S_CALL + 1  # length of the undo log when it began
 S_CALL_REASON = S_CALL + 2  # number of the rejection, when that is why
+S_BUILT_USED = S_CALL + 3  # words of S_BUILT that this call has taken
+S_QUERY_SEQUENCE = S_CALL + 4  # what `db.sequence` is in a query
 S_CALL_ARGUMENTS = S_CALL + 8
 S_CALL_ANSWER = S_CALL + 256  # its value, or the details of its rejection
 CALL_WORDS = 512
@@ -228,7 +230,15 @@ CALL_ANSWER_MAX = 256
 S_CONTROL = -(-(S_CALL + CALL_WORDS) // PAGE_WORDS) * PAGE_WORDS
 S_BLOB = S_CONTROL + PAGE_WORDS  # bytes of a value on its way into a heap
 BLOB_WORDS = (HEAP_VALUE_BYTES_MAX + 1) // 8
-S_UNDO = S_BLOB + BLOB_WORDS
+S_BUILT = S_BLOB + BLOB_WORDS  # what a compiled handler builds: lists and sets (store/built.py)
+BUILT_WORDS = 1 << 15
+S_UNDO = S_BUILT + BUILT_WORDS
+
+# A list or a set that a compiled handler builds.
+B_COUNT = 0
+B_ROOM = 1  # for how many items
+B_ITEMS = 2  # word position of the first
+BUILT_HEADER_WORDS = 3
 
 # A cursor's block. Bounds are prefixes of the key, compared word by word as `X_TEXT` says.
 C_SERIAL = 0
@@ -264,6 +274,8 @@ UNEXPECTED = -12  # a compiled handler met what only the interpreter can tell
 OVER_BUDGET = -16  # the transaction has used up its time: the control page says so
 
 # Of the control page (diptych/control_page.py), which others write meanwhile.
+EXECUTING = 0  # number of the transaction that runs; 0: none
+BEGAN_NS = 1
 DOOMED = 2  # number of a transaction that has used up its time; 0: none
 
 # What `sessions.admit` and its like say of a request that must not run; 0: it may, above: where

@@ -19,7 +19,6 @@ from diptych.engine.facts import (
     FLOATS,
     SWITCHES,
     Facts,
-    code_digest,
     cpu_features,
     differences,
     facts_of,
@@ -28,6 +27,7 @@ from diptych.engine.facts import (
     to_text,
 )
 from diptych.errors import ConfigurationError, CorruptionError
+from diptych.sources import code_digest
 
 FILES = {
     "shop/__init__.py": "",

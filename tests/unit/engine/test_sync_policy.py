@@ -44,7 +44,7 @@ def test_a_query_that_waits_does_not_wait_for_the_interval() -> None:
 def test_what_a_sync_cost_is_paid_before_the_next_one() -> None:
     plan = policy(max_duty=0.1, interval_ms=1)
     plan.began(0)
-    plan.spent(1 * MS, 1 * MS, taken_pages=1000)
+    plan.spent(1 * MS, 1 * MS, protected_pages=1000)
     cost_ns = 1 * MS + 1000 * FAULT_NS
     assert plan.delay_ns(1 * MS, demanded=True) == 10 * cost_ns
     assert plan.delay_ns(1 * MS, demanded=False) == 10 * cost_ns

@@ -57,10 +57,19 @@ def test_what_does_not_end_then_ends_with_its_writer(dog: Watchdog, page: Contro
 
 def test_the_next_transaction_begins_anew(dog: Watchdog, page: ControlPage) -> None:
     page.words[Word.EXECUTING] = 8  # and its beginning is not written yet, or not seen
-    assert look(dog, 10 * KILLED_MS) is NOTHING
+    assert look(dog, 400) is NOTHING
     page.words[Word.BEGAN_NS] = BEGAN_NS + 500 * MS
     assert look(dog, 500 + LIMIT_MS) is NOTHING
     assert look(dog, 501 + LIMIT_MS) is DOOM
+
+
+def test_one_of_many_that_began_together_has_time_of_its_own(
+    dog: Watchdog, page: ControlPage
+) -> None:
+    page.words[Word.EXECUTING] = 9  # the word of its beginning is that of transaction 7
+    assert look(dog, 10 * KILLED_MS) is NOTHING
+    assert look(dog, 10 * KILLED_MS + LIMIT_MS) is NOTHING
+    assert look(dog, 10 * KILLED_MS + LIMIT_MS + 1) is DOOM
 
 
 def test_a_pause_between_two_transactions_is_no_transaction(

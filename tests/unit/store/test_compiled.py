@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Annotated, Any, NamedTuple
 
+import msgpack
+import numpy as np
 import pytest
 from tests.support import depot
 from tests.support.lanes import Lanes
@@ -17,10 +20,12 @@ from diptych.engine.engine import Engine, layout_bytes
 from diptych.errors import DeclarationError, TableFull
 from diptych.memory import Region
 from diptych.store import words as at
-from diptych.store.compiled import compiled_handlers
+from diptych.store.compiled.handlers import compiled_operations
 from diptych.store.database import SCRATCH_BYTES
-from diptych.store.faults import MemoryNeeded, StaleRow
-from diptych_client.errors import BadArguments
+from diptych.testing import Bench
+from diptych_client.errors import BadArguments, ServerError
+from diptych_client.protocol import Kind as Frame
+from diptych_client.protocol import encode_frame
 
 Name = Annotated[str, text(8)]
 Tag = Annotated[bytes, data(3)]
@@ -72,10 +77,17 @@ def application(function: Callable[..., Any] | None = None) -> App:
     return app
 
 
-def engine_of(app: App) -> tuple[Engine, dict[str, Any]]:
-    region = Region.create(layout_bytes(app), scratch_bytes=SCRATCH_BYTES, name="test")
-    handlers = compiled_handlers(app, region)
-    return Engine.create(app, region, grow=region.allocate, history=1, handlers=handlers), handlers
+@contextmanager
+def compiled(app: App) -> Iterator[Bench]:
+    with app.open(lane="compiled", setup=True) as bench:
+        yield bench
+
+
+def by_interpreter(bench: Bench, name: str, *arguments: Any) -> Any:
+    """What a call gives, and whether it was left to the interpreter."""
+    before = bench._engine.compiled
+    value = bench.call(name, *arguments)
+    return value, bench._engine.compiled == before
 
 
 # What is refused --------------------------------------------------------------------------------
@@ -154,13 +166,68 @@ def none_assigned(db: Db) -> None:
 
 
 def measured(db: Db) -> int:
-    """len() of text and bytes is not compiled"""
-    return len(db.thing[1].name)  # here
+    """len() of bytes is not compiled"""
+    return len(db.thing[1].tag)  # here
 
 
 def taken_apart(db: Db) -> bool:
-    """parts of text and bytes are not compiled"""
+    """of the parts of text the first ones are compiled alone: text[:n]"""
     return db.thing[1].name[0] == "a"  # here
+
+
+def cut_off(db: Db) -> bool:
+    """parts of text are compiled as text[:n] alone"""
+    return db.thing[1].name[1:] == "a"  # here
+
+
+def cut_by_a_float(db: Db) -> bool:
+    """text is cut behind an int of characters, not float"""
+    return db.thing[1].name[: db.thing[1].size] == "a"  # type: ignore[misc]  # here
+
+
+def text_and_int(db: Db) -> bool:
+    """+ of text(8) and int is not compiled"""
+    return db.thing[1].name + db.thing[1].count == "a"  # type: ignore[operator]  # here
+
+
+def formatted_float(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of float"""
+    return f"{db.thing[1].size}" == "a"  # here
+
+
+def formatted_perhaps(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of int | None"""
+    return f"{db.thing[1].limit}" == "a"  # here
+
+
+def formatted_bool(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of bool"""
+    return f"{db.thing[1].ready}" == "a"  # here
+
+
+def formatted_otherwise(db: Db) -> bool:
+    """the format '+' is not compiled; widths as 02 are"""
+    return f"{db.thing[1].count:+}" == "a"  # here
+
+
+def formatted_text(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of text(8)"""
+    return f"{db.thing[1].name:5}" == "a"  # here
+
+
+def formatted_repr(db: Db) -> bool:
+    """this f-string is not compiled; write {name}, or {name:02} for an int"""
+    return f"{db.thing[1].name!r}" == "a"  # here
+
+
+def long_text(db: Db, name: Annotated[str, text(300)]) -> bool:
+    """text of up to 1200 bytes is not compiled; 1024 is"""
+    return name + name + name + name == "a"  # here
+
+
+def sought_in_text(db: Db) -> bool:
+    """`in` looks for text in text, not for int"""
+    return 1 in db.thing[1].name  # type: ignore[operator]  # here
 
 
 def heap_read(db: Db) -> bool:
@@ -222,7 +289,7 @@ def caught(db: Db) -> int:
 
 
 def formatted(db: Db, number: int) -> None:
-    """f-strings are not compiled"""
+    """the code of a rejection must be a literal"""
     raise Rejected(f"no_{number}")  # here
 
 
@@ -237,11 +304,76 @@ def any_of(db: Db) -> bool:
 
 
 def built_list(db: Db) -> int:
-    """lists are not compiled in a transaction"""
+    """say what it holds: found: list[Line] = []"""
     found = []  # here
     for row in db.thing:
         found.append(row.count)
     return len(found)
+
+
+def begun_list(db: Db) -> int:
+    """lists are compiled when they begin empty"""
+    return len([1, 2])  # here
+
+
+def list_of_anything(db: Db) -> int:
+    """a compiled handler can't take str; say how long it is"""
+    found: list[str] = []  # here
+    return len(found)
+
+
+def list_of_nothing_known(db: Db) -> int:
+    """list[Something]: name 'Something' is not defined"""
+    found: list[Something] = []  # type: ignore[name-defined]  # noqa: F821  # here
+    return len(found)
+
+
+def wrong_item(db: Db) -> int:
+    """the list holds int, not float"""
+    found: list[int] = []
+    found.append(db.thing[1].size)  # type: ignore[arg-type]  # here
+    return len(found)
+
+
+def list_popped(db: Db) -> int:
+    """a list's 'pop' is not compiled; append, len and loops are"""
+    found: list[int] = []
+    return found.pop()  # here
+
+
+def set_of_text(db: Db) -> int:
+    """the set holds int, not text(8)"""
+    found: set[str] = set()
+    found.add(db.thing[1].name)  # here
+    return len(found)
+
+
+def set_sought(db: Db) -> bool:
+    """the set holds int, not float"""
+    found: set[int] = set()
+    return db.thing[1].size in found  # here
+
+
+def set_changed(db: Db) -> int:
+    """a set's 'discard' is not compiled; add, len and `in` are"""
+    found: set[int] = set()
+    found.discard(1)  # here
+    return len(found)
+
+
+def set_walked(db: Db) -> int:
+    """getiter"""
+    found: set[int] = set()
+    for each in found:  # here
+        return each
+    return 0
+
+
+def list_changed(db: Db) -> list[int]:
+    """No implementation"""
+    found: list[int] = []
+    found[0] = 1  # here
+    return found
 
 
 def enum_called(db: Db) -> int:
@@ -268,7 +400,7 @@ def compared_kinds(db: Db) -> bool:
 
 
 def searched_tuple(db: Db) -> bool:
-    """`in` is compiled for tables, and for an int in a tuple of ints"""
+    """`in` is compiled for tables, text in text, and an int in a tuple of ints"""
     return db.thing[1].name in ("a", "b")  # here
 
 
@@ -313,7 +445,7 @@ def item_set(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
 
 
 def sliced(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> int:
-    """slice is not part of what can be compiled"""
+    """parts of text are compiled as text[:n] alone"""
     return numbers[1:][0]  # here
 
 
@@ -323,7 +455,7 @@ def indexed_by_float(db: Db, numbers: Annotated[list[int], items(0, 3)], at: flo
 
 
 def searched_list(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> bool:
-    """`in` is compiled for tables, and for an int in a tuple of ints"""
+    """`in` is compiled for tables, text in text, and an int in a tuple of ints"""
     return 1 in numbers  # here
 
 
@@ -389,6 +521,17 @@ REFUSED = [
     none_assigned,
     measured,
     taken_apart,
+    cut_off,
+    cut_by_a_float,
+    text_and_int,
+    formatted_float,
+    formatted_perhaps,
+    formatted_bool,
+    formatted_otherwise,
+    formatted_text,
+    formatted_repr,
+    long_text,
+    sought_in_text,
     heap_read,
     heap_written,
     heap_inserted,
@@ -404,6 +547,16 @@ REFUSED = [
     made_up_code,
     any_of,
     built_list,
+    begun_list,
+    list_of_anything,
+    list_of_nothing_known,
+    wrong_item,
+    list_popped,
+    list_changed,
+    set_of_text,
+    set_sought,
+    set_changed,
+    set_walked,
     enum_called,
     mixed_numbers,
     compared_numbers,
@@ -488,34 +641,25 @@ def test_a_list_is_no_result() -> None:
 
 
 def test_handlers_do_not_need_the_interpreter() -> None:
-    """They get no database here: whatever fell back to Python would fail."""
-    engine, handlers = engine_of(bank.app)
-    no_database: Any = None
-    assert set(handlers) == {"transfer"}
-    assert handlers["transfer"](no_database, 1, 2, 300) == 700
-    assert engine.db.account[2].cash == 1_300
-    with pytest.raises(AttributeError):
-        handlers["transfer"](no_database, 1, 2, 5_000)
+    with compiled(bank.app) as bench:
+        assert by_interpreter(bench, "transfer", 1, 2, 300) == (700, False)
+        assert bench.db.account[2].cash == 1_300
+        with pytest.raises(Rejected):
+            bench.transfer(1, 2, 5_000)
+        assert bench._engine.compiled == bench._engine.committed + 1
 
 
 def test_rejections_are_those_of_the_interpreted_lane() -> None:
-    engine, handlers = engine_of(bank.app)
-    for arguments in [(1, 2, 5_000), (1, 2, 0), (1, 999, 5), (-7, 1, 5)]:
-        raised = []
-        for function in (bank.transfer, handlers["transfer"]):
-            with pytest.raises(Rejected) as no:
-                engine.transact(function, *arguments)
-            raised.append(no.value)
-        assert raised[0] == raised[1]
+    with Lanes(bank.app, setup=True) as lanes:
+        for arguments in [(1, 2, 5_000), (1, 2, 0), (1, 999, 5), (-7, 1, 5)]:
+            assert lanes.check("transfer", *arguments)[0] == "rejected"
 
 
-def test_memory_is_asked_for() -> None:
-    engine, handlers = engine_of(depot.app)
-    engine.transact(handlers["add_depot"], "A")
-    with pytest.raises(MemoryNeeded):
-        handlers["fill"](engine.db, 1, "A", 1, 600)
-    engine.db.rollback()
-    assert engine.transact(handlers["fill"], 1, "A", 1, 600) == 600
+def test_what_needs_memory_is_left_to_the_interpreter_and_gets_it() -> None:
+    with compiled(depot.app) as bench:
+        bench.add_depot("A")
+        assert by_interpreter(bench, "fill", 1, "A", 1, 600) == (600, True)
+        assert by_interpreter(bench, "fill", 1, "A", 601, 2) == (2, False)
 
 
 def test_an_operation_may_have_any_name() -> None:
@@ -556,31 +700,28 @@ def test_what_does_not_fit_64_bits_is_computed_by_the_interpreter() -> None:
         assert before == [bench.fingerprint() for bench in lanes.benches]
 
 
-def test_a_deleted_row_is_never_read() -> None:
-    engine, handlers = engine_of(depot.app)
-    engine.transact(handlers["add_depot"], "A")
-    engine.transact(handlers["add_owner"], 1, 1.0, True)
-    number = engine.transact(handlers["add_parcel"], 1, "A", "a")
-    with pytest.raises(StaleRow) as stale:
-        engine.transact(handlers["use_deleted"], number)
-    assert "depot.py" in str(stale.traceback[-2].path)  # the traceback is the handler's own
-    assert engine.transact(handlers["drop"], number) == 0
+def test_a_deleted_row_is_never_read(caplog: pytest.LogCaptureFixture) -> None:
+    with compiled(depot.app) as bench:
+        bench.add_depot("A")
+        bench.add_owner(1, 1.0, True)
+        number = bench.add_parcel(1, "A", "a")
+        with pytest.raises(ServerError, match="StaleRow"):
+            bench.use_deleted(number)
+        assert "depot.py" in caplog.text  # the traceback is the handler's own
+        assert bench.drop(number) == 0
 
 
 def test_rows_and_records_come_back_as_what_they_are() -> None:
-    engine, handlers = engine_of(depot.app)
-    engine.transact(handlers["add_depot"], "Ä", "twenty characters ..")
-    engine.transact(handlers["add_owner"], 7, 2.5, True)
-    assert engine.transact(handlers["give_back"], 7) == engine.db.owner[7]
-    number = engine.transact(handlers["add_parcel"], 7, "Ä", "a", -1, 11.0)
-    told = engine.transact(handlers["summarize"], number)
-    assert told == (1, "twenty characters ..", depot.State.SENT, (7, 21.5), True)
-    assert type(told) is depot.Summary
-    assert type(told.point) is depot.Point
-    with pytest.raises(Rejected) as no:
-        engine.transact(handlers["move"], "Ä", "Ä", 5)
-    details = {"depot": "Ä", "name": "literal", "state": depot.State.LOST, "nothing": None}
-    assert no.value == Rejected("same_depot", **details)
+    with Lanes(depot.app) as lanes:
+        lanes.call("add_depot", "Ä", "twenty characters ..")
+        lanes.call("add_owner", 7, 2.5, True)
+        lanes.call("give_back", 7)
+        number = lanes.call("add_parcel", 7, "Ä", "a", -1, 11.0)
+        told = lanes.call("summarize", number)
+        assert told == (1, "twenty characters ..", depot.State.SENT, (7, 21.5), True)
+        details = {"depot": "Ä", "name": "literal", "state": depot.State.LOST, "nothing": None}
+        assert lanes.call("move", "Ä", "Ä", 5) == ("rejected", "same_depot", details)
+        assert lanes.benches[1]._engine.compiled == lanes.benches[1]._engine.sequence
 
 
 def optional_limit(db: Db, id: int) -> int | None:
@@ -607,32 +748,32 @@ def test_none_goes_in_and_comes_out() -> None:
     app = application()
     for function in (optional_limit, optional_sum, new_thing, drop_thing):
         app.transaction(function)
-    engine, handlers = engine_of(app)
-    assert engine.transact(handlers["new_thing"], 1, None, b"\0a\0") is None
-    assert engine.transact(handlers["optional_limit"], 1) is None
-    with pytest.raises(TypeError):
-        engine.transact(handlers["optional_sum"], 1, 5)
-    assert engine.transact(handlers["new_thing"], 2, 0, b"\0a\0") == b"\0a\0"
-    assert engine.transact(handlers["optional_limit"], 2) == 0
-    assert engine.transact(handlers["optional_sum"], 2, 5) == 10.0
-    with pytest.raises(BadArguments, match="3 bytes are wanted"):
-        engine.transact(handlers["new_thing"], 3, None, b"ab")
+    with compiled(app) as bench:
+        assert by_interpreter(bench, "new_thing", 1, None, b"\0a\0")[0] is None
+        assert by_interpreter(bench, "optional_limit", 1) == (None, False)
+        with pytest.raises(ServerError, match="TypeError"):
+            bench.optional_sum(1, 5)
+        assert by_interpreter(bench, "new_thing", 2, 0, b"\0a\0") == (b"\0a\0", False)
+        assert by_interpreter(bench, "optional_limit", 2) == (0, False)
+        assert by_interpreter(bench, "optional_sum", 2, 5) == (10.0, False)
+        with pytest.raises(BadArguments, match="exactly 3 bytes"):
+            bench.new_thing(3, None, b"ab")
 
 
 def test_rows_with_values_of_any_length_are_inserted_and_deleted() -> None:
     app = application()
     for function in (new_thing, drop_thing):
         app.transaction(function)
-    engine, handlers = engine_of(app)
-    engine.transact(handlers["new_thing"], 1, None, b"abc")
-    row = engine.db.thing[1]
-    assert (row.title, row.image, row.essay) == ("", None, "long")
-    with engine.transaction() as db:
-        db.thing[1].title = "a title of any length" * 100
-        db.thing[1].image = b"\0" * 1000
-    engine.transact(handlers["drop_thing"], 1)
-    engine.verify()
-    assert len(engine.db.thing) == 0
+    with compiled(app) as bench:
+        bench.new_thing(1, None, b"abc")
+        row = bench.db.thing[1]
+        assert (row.title, row.image, row.essay) == ("", None, "long")
+        with bench.transaction() as db:
+            db.thing[1].title = "a title of any length" * 100
+            db.thing[1].image = b"\0" * 1000
+        assert by_interpreter(bench, "drop_thing", 1) == (None, False)
+        bench.verify()
+        assert len(bench.db.thing) == 0
 
 
 def total(db: Db, numbers: Annotated[list[int], items(0, 3)], factor: int) -> int:
@@ -642,31 +783,37 @@ def total(db: Db, numbers: Annotated[list[int], items(0, 3)], factor: int) -> in
     return result
 
 
-def test_a_list_longer_than_declared_is_left_to_the_interpreter() -> None:
-    engine, handlers = engine_of(application(total))
-    for numbers in ([], [5], [1, 2, 3], [1, 2, 3, 4]):
-        assert engine.transact(handlers["total"], numbers, 2) == 2 * sum(numbers)
-    no_database: Any = None
-    assert handlers["total"](no_database, [1, 2, 3], 2) == 12
+def test_lists_as_long_as_declared_are_compiled() -> None:
+    with compiled(application(total)) as bench:
+        for numbers in ([], [5], [1, 2, 3]):
+            assert by_interpreter(bench, "total", numbers, 2) == (2 * sum(numbers), False)
+        with pytest.raises(BadArguments, match="an array of 0 to 3 items"):
+            bench.total([1, 2, 3, 4], 2)
 
 
-def test_another_capacity_runs_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled_handlers(bank.app, Region.create(layout_bytes(bank.app), scratch_bytes=SCRATCH_BYTES))
-    monkeypatch.setattr(
-        "diptych.store.compiled.handlers.compile_operation", lambda *given: pytest.fail("compiled")
-    )
+def test_another_capacity_runs_the_same_code() -> None:
+    code = compiled_operations(bank.app, every=True)
     capacities = {"account": 777}
-    size_bytes = layout_bytes(bank.app, capacities)
-    region = Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="test")
-    handlers = compiled_handlers(bank.app, region)
-    engine = Engine.create(bank.app, region, grow=region.allocate, history=1, capacities=capacities)
-    assert engine.transact(handlers["transfer"], 1, 2, 10) == 990
+    region = Region.create(layout_bytes(bank.app, capacities), scratch_bytes=SCRATCH_BYTES)
+    engine = Engine.create(
+        bank.app,
+        region,
+        grow=region.allocate,
+        history=1,
+        capacities=capacities,
+        compiled=code,
+    )
+    number = next(each.number for each in bank.app.operations if each.name == "transfer")
+    frame = encode_frame(Frame.TRANSACTION, msgpack.packb([1, 2, 10]), operation=number)
+    engine.begin(0)
+    engine.run(np.frombuffer(frame, np.uint8), np.array([0, len(frame)]), 0, 1, 1 << 62)
+    assert (engine.compiled, engine.db.account[1].cash) == (1, 990)
 
 
 def test_an_app_that_compiles_leaves_out_who_opts_out() -> None:
-    _, handlers = engine_of(depot.app)
-    transactions = {op.name for op in depot.app.operations if op.kind == "transaction"}
-    assert transactions - set(handlers) == {"by_hand"}
+    transactions = {op.number: op.name for op in depot.app.operations if op.kind == "transaction"}
+    left_out = transactions.keys() - compiled_operations(depot.app).transactions
+    assert [transactions[number] for number in left_out] == ["by_hand"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,3 @@ asked.
 refuses what never compiles; `pipeline` puts that into Numba's compiler; `shapes` and `handlers`
 make callables of it, over `native`, which reaches words and kernels.
 """
-
-from __future__ import annotations
-
-from diptych.store.compiled.handlers import compiled_handlers
-
-__all__ = ["compiled_handlers"]

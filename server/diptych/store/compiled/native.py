@@ -23,7 +23,7 @@ from numba.core.imputils import fix_returning_optional
 from numba.core.typing.templates import signature
 from numba.np.arrayobj import make_array, populate_array
 
-from diptych.store import btree, hashing, random, rows
+from diptych.store import btree, built, hashing, random, rows, texts
 from diptych.store import words as at
 from diptych.store.compiled.types import I32, I64
 
@@ -45,7 +45,18 @@ KERNELS = {
     "first": (btree.first, 3),
     "fraction": (random.fraction, 0),
     "integer": (random.integer, 2),
+    "empty": (built.empty, 0),
+    "append": (built.append, 2),
+    "set_contains": (built.set_contains, 2),
+    "set_add": (built.set_add, 2),
+    "join": (texts.join, 3),
+    "join_int": (texts.join_int, 4),
+    "keep": (texts.keep, 2),
+    "characters": (texts.characters, 1),
+    "contains": (texts.contains, 3),
 }
+PREFIX = "diptych_"
+"""Of the names under which generated code calls kernels."""
 CELL = "diptych_region"
 
 _cell = ctypes.c_int64(0)
@@ -88,15 +99,20 @@ def call_native(context: Any, builder: Any, callee: Native, arguments: list[Any]
 
 def call_kernel(context: Any, builder: Any, name: str, base: Any, *arguments: Any) -> Any:
     """What a kernel returns for the region at `base`."""
-    if name not in _natives:
-        kernel, count = KERNELS[name]
-        kinds = (WORDS, *(types.int64,) * count)
-        _natives[name] = native(kernel, kinds, f"diptych_{name}")
+    publish(PREFIX + name)
     values = [words_array(context, builder, base), *(word(value) for value in arguments)]
     status, result = call_native(context, builder, _natives[name], values)
     with builder.if_then(status.is_error, likely=False):
         builder.ret(I32(STATUS_UNEXPECTED))
     return result
+
+
+def publish(symbol: str) -> None:
+    """Make the kernel known that generated code calls by this name; other names are left alone."""
+    name = symbol.removeprefix(PREFIX)
+    if name in KERNELS and name not in _natives:
+        kernel, count = KERNELS[name]
+        _natives[name] = native(kernel, (WORDS, *(types.int64,) * count), PREFIX + name)
 
 
 def words_array(context: Any, builder: Any, base: Any) -> Any:

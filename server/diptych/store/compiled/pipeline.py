@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from enum import IntEnum
 from types import FunctionType, ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numba
 from numba.core import ir, ir_utils, types
@@ -25,11 +24,14 @@ from numba.core.untyped_passes import IRProcessing
 
 from diptych.schema import INT_MAX, INT_MIN
 from diptych.store.compiled import comparisons, exact, indexes, lists, randoms, rejections, tables
+from diptych.store.compiled.compilation import Site, running
 from diptych.store.compiled.records import is_record, make_record, record_call
+from diptych.store.compiled.rewriting import STAND_INS, rewritten
 from diptych.store.compiled.rows import column_of
 from diptych.store.compiled.sized import data_literal, literal_number
 from diptych.store.compiled.source import check_source
-from diptych.store.compiled.types import Refused, RowType, TableType
+from diptych.store.compiled.texts import is_text
+from diptych.store.compiled.types import READ_ONLY, IntSetType, Refused, RowType, TableType
 from diptych.store.compiled.values import check, inner, number_kind, spoken
 from diptych_client.errors import Rejected
 
@@ -37,19 +39,19 @@ BUILTINS = {len, range, min, max, bool, int, float, enumerate, zip}
 REPLACED = {**exact.OPERATORS, **comparisons.COMPARISONS}
 LOADED = (indexes, lists, randoms, tables)  # they register with Numba when they are imported
 
-_dispatchers: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()
-
 
 def dispatcher_of(function: Any) -> Any:
     """A plain function as one that Numba compiles with the passes of this module.
 
     Errors: Refused, for statements that never compile.
     """
-    if function not in _dispatchers:
+    known = running().dispatchers
+    if function not in known:
         check_source(function)
         options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        _dispatchers[function] = numba.njit(pipeline_class=HandlerCompiler, **options)(function)
-    return _dispatchers[function]
+        made = numba.njit(pipeline_class=HandlerCompiler, **options)(rewritten(function))
+        known[function] = made
+    return known[function]
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)
@@ -140,7 +142,7 @@ def constant(code: Any, variable: Any) -> Any:
 def known(value: Any, name: str, loc: Any) -> Any:
     """What stands in compiled code for a value from outside of the handler."""
     if isinstance(value, FunctionType):
-        return dispatcher_of(value)
+        return value if value in STAND_INS.values() else dispatcher_of(value)
     if value is abs:
         return exact.OPERATORS[abs]
     if isinstance(value, type):
@@ -197,7 +199,7 @@ def _raised(code: Any, inst: Any) -> Iterator[Any]:
             form = 'raise Rejected("no_funds", needed=...)'
             raise Refused(f"the code of a rejection must be a literal: {form}", inst.loc)
         names = tuple(name for name, _ in expr.kws)
-        number = rejections.site_number(rejections.Site(literal, names))
+        number = running().site_number(Site(literal, names))
         site = ir.Var(scope, ir_utils.mk_unique_var("$site"), inst.loc)
         yield ir.Assign(ir.Const(number, inst.loc), site, inst.loc)
         yield from _called(call, rejections.refuse, [site, *(value for _, value in expr.kws)])
@@ -230,6 +232,8 @@ class CheckHandlerTypes(FunctionPass):
         row = inner(self.kinds[inst.target.name])
         if not isinstance(row, RowType):
             raise Refused(f"{spoken(row)} can't be changed", inst.loc)
+        if not row.table.db.writable:
+            raise Refused(READ_ONLY, inst.loc)
         column, place = column_of(row.table, inst.attr), f"{row.table.spec.name}.{inst.attr}"
         if column.key:
             raise Refused(f"{place} is part of the key and can't be assigned", inst.loc)
@@ -271,10 +275,13 @@ class CheckHandlerTypes(FunctionPass):
         if expr.fn in (operator.is_, operator.is_not):
             if not any(isinstance(kind, types.NoneType) for kind in (left, right)):
                 raise Refused("`is` compares with None alone; use ==", loc)
-        elif expr.fn is operator.contains and not isinstance(left, TableType):
+        elif expr.fn is operator.contains and not isinstance(left, TableType | IntSetType):
+            if is_text(inner(left)):
+                return
             ints = isinstance(left, types.BaseTuple) and {*map(number_kind, left)} == {"int"}
             if not ints or number_kind(right) != "int":
-                raise Refused("`in` is compiled for tables, and for an int in a tuple of ints", loc)
+                cases = "tables, text in text, and an int in a tuple of ints"
+                raise Refused(f"`in` is compiled for {cases}", loc)
 
     def _check_call(self, expr: Any, loc: Any) -> None:
         function = constant(self.code, expr.func)

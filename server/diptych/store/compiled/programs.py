@@ -32,7 +32,7 @@ from diptych.schema import (
 from diptych.store import pack as write
 from diptych.store import unpack as read
 from diptych.store.compiled.shapes import argument_type, parameter_type, words_count
-from diptych.store.compiled.types import DataType, ItemsType, RowType, TextType, words_of
+from diptych.store.compiled.types import DataType, ListType, RowType, TextType, words_of
 from diptych.store.compiled.values import is_signed_word, spoken
 
 Program = list[int]
@@ -197,7 +197,7 @@ def _answer_ops(kind: types.Type) -> Program:
         return [write.OPTIONAL, len(ops), answer_words(kind.type), *ops]
     if isinstance(kind, types.BaseTuple):
         return [*_array(len(kind)), *(op for part in kind for op in _answer_ops(part))]
-    if isinstance(kind, ItemsType):
+    if isinstance(kind, ListType):
         ops = [*_answer_ops(kind.item), write.DONE]
         return [write.ITEMS, answer_words(kind.item), len(ops), *ops]
     if isinstance(kind, TextType | DataType):
@@ -216,7 +216,7 @@ def _answer_ops(kind: types.Type) -> Program:
 
 def answer_words(kind: types.Type) -> int:
     """How many words an answer of this type takes; of a list: how many items, and where."""
-    if isinstance(kind, ItemsType):
+    if isinstance(kind, ListType):
         return 2
     if isinstance(kind, types.Optional):
         return 1 + answer_words(kind.type)

@@ -64,6 +64,8 @@ def settled(value: ValueType, kind: types.Type) -> types.Type:
     plain = inner(declared)
     if isinstance(plain, DataType):
         same = plain == found
+    elif isinstance(plain, types.BaseTuple):
+        same = _is_settled_tuple(value, plain, found)
     elif isinstance(plain, TextType):
         size_bytes = getattr(found, "size_bytes", None)
         if isinstance(found, types.StringLiteral):
@@ -75,6 +77,18 @@ def settled(value: ValueType, kind: types.Type) -> types.Type:
     if (same or found == types.none) and (value.optional or not given_none):
         return declared
     return kind if isinstance(kind, types.StringLiteral) else types.unliteral(kind)
+
+
+def _is_settled_tuple(value: ValueType, declared: types.BaseTuple, found: types.Type) -> bool:
+    """Whether a tuple or record that is declared as `value` may become what that says."""
+    classes = [getattr(kind, "instance_class", None) for kind in (declared, found)]
+    if not isinstance(found, types.BaseTuple) or classes[0] is not classes[1]:
+        return False
+    parts = [part for _, part in value.fields] if value.is_record else list(value.arguments)
+    return len(parts) == len(list(found)) and all(
+        settled(part, given) == wanted
+        for part, given, wanted in zip(parts, found, declared, strict=True)
+    )
 
 
 @infer_global(make_record)

@@ -1,13 +1,12 @@
-"""How values cross between Python and compiled code: as words in the scratch, in a fixed order.
+"""How values cross between MessagePack and compiled code: as words in the scratch.
 
-An argument's shape follows from the parameter's annotation, a result's (and a rejection's details')
-from the type that Numba inferred. Both sides of each are made together: a struct format with a
-Python expression, and the generated code that reads or writes the same words.
+An argument's type follows from the parameter's annotation, a result's (and a rejection's details')
+is what Numba inferred. Here is the generated code that reads or writes the words; `programs` says
+how the same words are read from and written as MessagePack.
 """
 
 from __future__ import annotations
 
-import struct
 from types import NoneType
 from typing import Any
 
@@ -17,6 +16,7 @@ from numba.core import types
 from diptych.errors import DeclarationError
 from diptych.schema import ValueType
 from diptych.store import words as at
+from diptych.store.compiled.native import cell, load
 from diptych.store.compiled.rows import check_live, parts_of
 from diptych.store.compiled.sized import sized_value
 from diptych.store.compiled.types import (
@@ -24,12 +24,11 @@ from diptych.store.compiled.types import (
     VALUE_WORDS_MAX,
     DataType,
     ItemsType,
+    ListType,
     RowType,
     SizedType,
     TextType,
 )
-from diptych.store.compiled.values import spoken
-from diptych_client.errors import BadArguments
 
 
 def argument_type(value: ValueType, place: str) -> types.Type:
@@ -76,78 +75,6 @@ def parameter_type(value: ValueType, place: str) -> types.Type:
 
 def _required(value: ValueType) -> ValueType:
     return ValueType(**{**value.__dict__, "optional": False})
-
-
-class Arguments:
-    """Python values into words. `codes` is their struct format, `expressions` what to pack.
-
-    `statements` pack lists, into room that the format leaves, after everything else; they use the
-    `names`, and `scratch`.
-    """
-
-    def __init__(self) -> None:
-        self.codes: list[str] = []
-        self.expressions: list[str] = []
-        self.statements: list[str] = []
-        self.names: dict[str, Any] = {"encoded": encoded, "sized": sized}
-
-    def add_parameter(self, value: ValueType, name: str) -> None:
-        """Append the words of a whole parameter."""
-        if value.items is None:
-            self.add(value, name)
-            return
-        item = Arguments()
-        item.add(value.arguments[0], "item")
-        codes, parts = "".join(item.codes), "".join(f"{each}, " for each in item.expressions)
-        byte = at.S_CALL_ARGUMENTS * 8 + struct.calcsize("<" + "".join(self.codes))
-        packers = [struct.Struct("<q" + codes * n).pack_into for n in range(value.items.high + 1)]
-        self.codes.append(f"{struct.calcsize('<q' + codes * value.items.high)}x")
-        self.names[f"packers_{name}"] = packers
-        flat = f"*[word for item in {name} for word in ({parts})]"
-        self.statements.append(f"packers_{name}[len({name})](scratch, {byte}, len({name}), {flat})")
-
-    def add(self, value: ValueType, name: str) -> None:
-        """Append the words of the argument that the Python expression `name` gives."""
-        if value.optional:
-            given = Arguments()
-            given.add(_required(value), name)
-            self._slot("q", f"{name} is not None")
-            for code, expression in zip(given.codes, given.expressions, strict=True):
-                nothing = "b''" if code.endswith("s") else "0"
-                self._slot(code, f"({nothing} if {name} is None else {expression})")
-        elif value.is_record:
-            for i, (_, part) in enumerate(value.fields):
-                self.add(part, f"{name}[{i}]")
-        elif value.base is tuple:
-            for i, part in enumerate(value.arguments):
-                self.add(part, f"{name}[{i}]")
-        elif value.text is not None:
-            words = -(-value.text.size_bytes // 8)
-            self._slot(f"{words * 8}s", f"encoded({name}, {value.text.size_bytes})")
-        elif value.data is not None:
-            words = -(-value.data.size_bytes // 8)
-            self._slot(f"{words * 8}s", f"sized({name}, {value.data.size_bytes})")
-        elif value.base is not NoneType:
-            self._slot("d" if value.base is float else "q", name)
-
-    def _slot(self, code: str, expression: str) -> None:
-        self.codes.append(code)
-        self.expressions.append(expression)
-
-
-def encoded(value: str, size_bytes: int) -> bytes:
-    """Text as UTF-8. Errors: BadArguments when it is longer than its parameter allows."""
-    raw = value.encode()
-    if len(raw) > size_bytes or b"\0" in raw:
-        raise BadArguments(f"text of at most {size_bytes} bytes is wanted, not {value!r}")
-    return raw
-
-
-def sized(value: bytes, size_bytes: int) -> bytes:
-    """Bytes as they are. Errors: BadArguments when they are not as long as their parameter says."""
-    if not isinstance(value, bytes) or len(value) != size_bytes:
-        raise BadArguments(f"{size_bytes} bytes are wanted, not {value!r}")
-    return value
 
 
 class Words:
@@ -199,59 +126,13 @@ def words_count(kind: types.Type) -> int:
         return 1 + words_count(kind.type)
     if isinstance(kind, ItemsType):
         return 1 + kind.items_max * words_count(kind.item)
+    if isinstance(kind, ListType):
+        return 2
     if isinstance(kind, types.BaseTuple):
         return sum(map(words_count, kind))
     if isinstance(kind, SizedType):
         return kind.words
     return 0 if isinstance(kind, types.NoneType | types.StringLiteral) else 1
-
-
-class Answer:
-    """Words into Python values. `codes` is their struct format; `add` gives an expression over
-    `w`, the unpacked words, and `db`, which makes rows.
-    """
-
-    def __init__(self) -> None:
-        self.codes: list[str] = []
-        self.names: dict[str, Any] = {}
-
-    def add(self, kind: types.Type) -> str:
-        """The expression for the next value. Errors: TypeError when it can't leave a handler."""
-        if isinstance(kind, types.NoneType):
-            return "None"
-        if isinstance(kind, types.StringLiteral):
-            return repr(kind.literal_value)
-        if isinstance(kind, types.Optional):
-            present = self._slot("q")
-            return f"({self.add(kind.type)} if {present} else None)"
-        if isinstance(kind, types.BaseTuple):
-            parts = "".join(f"{self.add(part)}, " for part in kind)
-            if isinstance(kind, types.BaseNamedTuple):
-                return f"{self._name(kind.instance_class)}({parts})"
-            return f"({parts})"
-        if isinstance(kind, TextType):
-            return f"{self._slot(f'{kind.words * 8}s')}.rstrip(b'\\0').decode()"
-        if isinstance(kind, DataType):
-            return f"{self._slot(f'{kind.words * 8}s')}[:{kind.size_bytes}]"
-        if isinstance(kind, RowType):
-            return f"db.tables[{kind.table.spec.name!r}].row({self._slot('q')})"
-        kind = types.unliteral(kind)
-        if isinstance(kind, types.IntEnumMember):
-            return f"{self._name(kind.instance_class)}({self._slot('q')})"
-        if isinstance(kind, types.Boolean):
-            return f"({self._slot('q')} != 0)"
-        if kind in (types.int64, types.float64):
-            return self._slot("q" if kind is types.int64 else "d")
-        raise TypeError(spoken(kind))
-
-    def _slot(self, code: str) -> str:
-        self.codes.append(code)
-        return f"w[{len(self.codes) - 1}]"
-
-    def _name(self, value: Any) -> str:
-        name = f"type_{len(self.names)}"
-        self.names[name] = value
-        return name
 
 
 def write_answer(context: Any, builder: Any, kind: types.Type, value: Any) -> list[Any]:
@@ -273,6 +154,10 @@ def write_answer(context: Any, builder: Any, kind: types.Type, value: Any) -> li
         base, row = parts_of(context, builder, kind, value)
         check_live(builder, base, kind.table, row)
         return [row]
+    if isinstance(kind, ListType):
+        base = builder.load(cell(builder))
+        fields = (at.B_COUNT, at.B_ITEMS)
+        return [load(builder, base, builder.add(value, I64(field))) for field in fields]
     if isinstance(kind, types.Float):
         return [builder.bitcast(value, I64)]
     if isinstance(kind, types.Boolean):

@@ -22,12 +22,11 @@ REFUSED: dict[type[ast.AST], str] = {
     ast.Yield: "a handler can't be a generator",
     ast.YieldFrom: "a handler can't be a generator",
     ast.Await: "a handler can't wait",
-    ast.JoinedStr: "f-strings are not compiled; pass values as details of the rejection",
     ast.GeneratorExp: "generator expressions are not compiled; write a loop",
     ast.ListComp: "lists are not compiled in a transaction; write a loop",
     ast.SetComp: "sets are not compiled in a transaction; write a loop",
     ast.DictComp: "dicts are not compiled in a transaction; write a loop",
-    ast.List: "lists are not compiled in a transaction; use a tuple or a loop",
+    ast.List: "lists are compiled when they begin empty; append to it",
     ast.Set: "sets are not compiled in a transaction",
     ast.Dict: "dicts are not compiled in a transaction",
     ast.Lambda: "lambdas are not compiled; write a function of the module",
@@ -45,19 +44,29 @@ def place_of(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}: {function.__name__}"
 
 
-def check_source(function: Callable[..., Any]) -> None:
-    """Refuse statements that can't be compiled. Errors: Refused, with file and line."""
+def parsed(function: Callable[..., Any]) -> ast.FunctionDef | None:
+    """The tree of a function's source, with the lines that it has in its file; None without one."""
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, SyntaxError, TypeError):
+        return None
+    body = ast.increment_lineno(tree, first - 1).body[0]
+    return body if isinstance(body, ast.FunctionDef) else None
+
+
+def check_source(function: Callable[..., Any]) -> None:
+    """Refuse statements that can't be compiled. Errors: Refused, with file and line."""
+    body = parsed(function)
+    if body is None:
         return  # without source Numba alone judges
-    body = tree.body[0]
     for node in ast.walk(body):
         if node is not body and isinstance(node, ast.FunctionDef):
             cure: str | None = "functions inside a handler are not compiled; put them beside it"
+        elif isinstance(node, ast.List) and not node.elts:
+            cure = None  # `rewriting` knows which of them are compiled
         else:
             cure = REFUSED.get(type(node))
         if cure is not None:
-            line = first + getattr(node, "lineno", 1) - 1
+            line = getattr(node, "lineno", body.lineno)
             raise Refused(cure, ir.Loc(function.__code__.co_filename, line))

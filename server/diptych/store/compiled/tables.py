@@ -30,11 +30,20 @@ from diptych.store.compiled.native import (
     leave_if_negative,
     leave_unless_searched,
     load,
+    load_scratch,
     put_arguments,
     word,
 )
 from diptych.store.compiled.rows import check_reference, find, found_or_leave, make_row, parts_of
-from diptych.store.compiled.types import I64, DbType, Refused, RowType, TableType, TableWalkType
+from diptych.store.compiled.types import (
+    I64,
+    READ_ONLY,
+    DbType,
+    Refused,
+    RowType,
+    TableType,
+    TableWalkType,
+)
 from diptych.store.compiled.values import check, default_words, inner, spoken, to_words
 
 NUMBERS = {"now": at.NOW, "sequence": at.SEQUENCE}
@@ -51,6 +60,8 @@ class _DbAttributes(AttributeTemplate):
         if name in db.tables:
             return db.tables[name]
         if name == "random":
+            if not db.writable:
+                raise Refused("db.random is for transactions: a query has no number of its own")
             return db.random
         if name == "caller":
             cure = "leave this handler interpreted: compiled=False"
@@ -60,6 +71,9 @@ class _DbAttributes(AttributeTemplate):
 
 @lower_getattr_generic(DbType)
 def _get_from_db(context: Any, builder: Any, kind: DbType, base: Any, name: str) -> Any:
+    if name == "sequence" and not kind.writable:
+        # The last transaction may have changed nothing: then its number is not in the image.
+        return load_scratch(builder, base, at.S_QUERY_SEQUENCE)
     return load(builder, base, NUMBERS[name]) if name in NUMBERS else base
 
 
@@ -69,6 +83,8 @@ class _TableAttributes(AttributeTemplate):
 
     def generic_resolve(self, table: TableType, name: str) -> Any:
         if name in METHODS:
+            if name in WRITING and not table.db.writable:
+                raise Refused(READ_ONLY)
             return types.BoundFunction(METHODS[name], table)
         if name in table.indexes:
             return table.indexes[name]
@@ -233,6 +249,7 @@ METHODS: dict[str, Any] = {
     "get_or_insert": _GetOrInsert,
     "delete": _Delete,
 }
+WRITING = {"insert", "get_or_insert", "delete"}
 
 
 def _column_words(context: Any, builder: Any, column: Column, kind: Any, value: Any) -> list[Any]:

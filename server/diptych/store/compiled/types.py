@@ -25,6 +25,8 @@ I32 = ir.IntType(32)
 BIT = ir.IntType(1)
 VALUE_WORDS_MAX = 64
 """Of text and bytes: they are passed by value, and longer ones take too long to compile."""
+BUILT_BYTES_MAX = 1024
+"""Of text that is built, before it is cut or put where it fits."""
 
 
 class Refused(TypingError):
@@ -38,11 +40,17 @@ class Refused(TypingError):
         Refused.latest = self
 
 
-class DbType(types.Type):
-    """The `db` of a handler. `tag` sets apart the types of different applications."""
+READ_ONLY = "a query can't change data; make it a transaction"
 
-    def __init__(self, tag: str, layouts: Sequence[TableLayout]) -> None:
+
+class DbType(types.Type):
+    """The `db` of a handler. `tag` sets apart the types of different applications, and those of
+    one application's transactions and queries, which are not `writable`.
+    """
+
+    def __init__(self, tag: str, layouts: Sequence[TableLayout], *, writable: bool = True) -> None:
         super().__init__(f"Db({tag})")
+        self.writable = writable
         self.tables = {table.spec.name: TableType(self, tag, table) for table in layouts}
         self.random = RandomType(self)
 
@@ -156,6 +164,31 @@ class ItemsWalkType(types.SimpleIteratorType):
         self.items = items
 
 
+class ListType(types.IterableType):
+    """A list that the handler builds: where its header is in the scratch (`store.built`)."""
+
+    def __init__(self, item: types.Type) -> None:
+        super().__init__(f"list({item})")
+        self.item = item
+
+    @property
+    def iterator_type(self) -> types.Type:
+        return ListWalkType(self)
+
+
+class ListWalkType(types.SimpleIteratorType):
+    def __init__(self, walked: ListType) -> None:
+        super().__init__(f"ListWalk({walked.name})", walked.item)
+        self.walked = walked
+
+
+class IntSetType(types.Type):
+    """A set of ints that the handler builds, as a list is."""
+
+    def __init__(self) -> None:
+        super().__init__("set(int)")
+
+
 def fits(text: str, size_bytes: int) -> bool:
     return len(text.encode()) <= size_bytes and "\0" not in text
 
@@ -199,8 +232,10 @@ def check_size(column: Column, place: str) -> None:
 @register_model(RandomType)
 @register_model(TableType)
 @register_model(IndexType)
+@register_model(ListType)
+@register_model(IntSetType)
 class _AddressModel(models.PrimitiveModel):
-    """The region's address is all."""
+    """The region's address is all; of a list or a set the word position of its header."""
 
     def __init__(self, manager: Any, kind: types.Type) -> None:
         super().__init__(manager, kind, I64)
@@ -247,3 +282,10 @@ class _ItemsWalkModel(models.StructModel):
         next_one = types.EphemeralPointer(types.int64)
         members = [("address", types.int64), ("count", types.int64), ("next", next_one)]
         super().__init__(manager, kind, members)
+
+
+@register_model(ListWalkType)
+class _ListWalkModel(models.StructModel):
+    def __init__(self, manager: Any, kind: types.Type) -> None:
+        next_one = types.EphemeralPointer(types.int64)
+        super().__init__(manager, kind, [("header", types.int64), ("next", next_one)])
