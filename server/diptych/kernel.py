@@ -135,6 +135,14 @@ def kernel(function: F) -> F:
     return _compiled(function, {"cache": True, "_nrt": False})
 
 
+def inlined(function: F) -> F:
+    """A small kernel that becomes part of those that call it, whatever LLVM thinks of its size.
+
+    An array is seven words to a call, so one that gets three of them costs more than it does.
+    """
+    return _compiled(function, {"cache": True, "_nrt": False, "forceinline": True})
+
+
 def bulk_kernel(function: F) -> F:
     """The same for what runs long, or creates arrays: other threads go on meanwhile."""
     return _compiled(function, {"cache": True, "nogil": True})

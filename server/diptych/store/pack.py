@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import inlined, kernel
 from diptych.memory.layout import Words
 from diptych.store.fields import get_packed, whole_at
 from diptych.store.words import REFERENCE_BITS, T_HEAP
@@ -44,7 +44,7 @@ LENGTH_MASK = (1 << REFERENCE_BITS) - 1
 NO_ROOM = -1
 
 
-@kernel
+@inlined
 def put_number(out: Bytes, position: int, limit: int, mark: int, value: int, size: int) -> int:
     """Write a byte, and `size` bytes of a number, the highest first; where they end, or NO_ROOM."""
     if limit - position <= size:
@@ -66,7 +66,7 @@ def put_number(out: Bytes, position: int, limit: int, mark: int, value: int, siz
     return position + 1 + size
 
 
-@kernel
+@inlined
 def put_int(out: Bytes, position: int, limit: int, value: int, unsigned: bool) -> int:
     """Write an int in as few bytes as it takes."""
     if value < 0 and not unsigned:
@@ -90,7 +90,7 @@ def put_int(out: Bytes, position: int, limit: int, value: int, unsigned: bool) -
     return put_number(out, position, limit, 0xCE, value, 4)
 
 
-@kernel
+@inlined
 def put_head(out: Bytes, position: int, limit: int, length: int, is_text: bool) -> int:
     """What stands before so many bytes of text or data."""
     if is_text and length < 0x20:
@@ -103,7 +103,7 @@ def put_head(out: Bytes, position: int, limit: int, length: int, is_text: bool) 
     return put_number(out, position, limit, first + 2, length, 4)
 
 
-@kernel
+@inlined
 def put_items_head(out: Bytes, position: int, limit: int, count: int) -> int:
     """What stands before so many items of a list."""
     if count < 0x10:
@@ -113,7 +113,7 @@ def put_items_head(out: Bytes, position: int, limit: int, count: int) -> int:
     return put_number(out, position, limit, 0xDD, count, 4)
 
 
-@kernel
+@inlined
 def put_octets(
     words: Words, source: int, length: int, out: Bytes, position: int, limit: int
 ) -> int:
@@ -128,7 +128,7 @@ def put_octets(
     return position + length
 
 
-@kernel
+@inlined
 def put_whole(out: Bytes, position: int, word: int) -> None:
     """Write the eight bytes of a word, the lowest first."""
     at, octets = np.uint64(position), np.uint64(np.int64(word))
@@ -136,7 +136,7 @@ def put_whole(out: Bytes, position: int, word: int) -> None:
         out[at + np.uint64(i)] = np.uint8(octets >> np.uint64(8 * i) & np.uint64(0xFF))
 
 
-@kernel
+@inlined
 def put_part(out: Bytes, position: int, word: int, length: int) -> None:
     """The first of them."""
     at, octets = np.uint64(position), np.uint64(np.int64(word))
@@ -144,7 +144,7 @@ def put_part(out: Bytes, position: int, word: int, length: int) -> None:
         out[at + np.uint64(i)] = np.uint8(octets >> np.uint64(8 * i) & np.uint64(0xFF))
 
 
-@kernel
+@inlined
 def bytes_used(word: int) -> int:
     """How many bytes of a word there are up to the last one that is not zero."""
     octets, count = np.uint64(np.int64(word)), 0
@@ -154,7 +154,7 @@ def bytes_used(word: int) -> int:
     return count
 
 
-@kernel
+@inlined
 def text_length(words: Words, source: int, count: int) -> int:
     """Bytes of a text in `count` words."""
     while count > 1 and words[source + count - 1] == 0:
@@ -162,14 +162,14 @@ def text_length(words: Words, source: int, count: int) -> int:
     return count * 8 - 8 + bytes_used(words[source + count - 1])
 
 
-@kernel
+@inlined
 def short_float(word: int) -> int:
     """The bits of a double with the value of the float of 32 bits in a word."""
     short = np.int32(np.int64(word)).view(np.float32)
     return int(np.float64(short).view(np.int64))
 
 
-@kernel
+@inlined
 def put_word(op: int, value: int, size: int, out: Bytes, position: int, limit: int) -> int:
     """Write a value that is all in its word. `size`: of data, its bytes."""
     if op <= UNSIGNED:
@@ -187,10 +187,10 @@ def put_word(op: int, value: int, size: int, out: Bytes, position: int, limit: i
     return position + length
 
 
-@kernel
+@inlined
 def put_literal(program: Words, at: int, out: Bytes, position: int, limit: int) -> int:
     """Write the bytes of a LITERAL's operands."""
-    length = program[at]
+    length: int = program[at]
     if length > 8:
         return put_octets(program, at + 1, length, out, position, limit)
     if limit - position < length:
@@ -203,10 +203,10 @@ def put_literal(program: Words, at: int, out: Bytes, position: int, limit: int) 
 def pack(
     program: Words, at: int, words: Words, source: int, out: Bytes, position: int, limit: int
 ) -> int:
-    """Write the value whose words begin at `source`, as the program at `at` says, to out[position:].
+    """Write the value whose words begin at `source` to out[position:], as the program at `at` says.
 
-    Returns where it ends, or NO_ROOM: it does not end before `limit`. Then anything may stand there,
-    but nothing behind.
+    Returns where it ends, or NO_ROOM: that is not before `limit`. Then anything may stand up to
+    there, but nothing behind.
     """
     t = row = 0
     while position >= 0:
@@ -240,7 +240,7 @@ def pack(
                     )
                     source += step * (program[at] - 1)
                     at += 2
-                is_text = op == TEXT or op == HEAP_TEXT
+                is_text = op in (TEXT, HEAP_TEXT)
                 position = put_head(out, position, limit, length, is_text)
                 position = put_octets(words, taken, length, out, position, limit)
         elif op == LITERAL:

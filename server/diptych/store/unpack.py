@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import inlined, kernel
 from diptych.memory.layout import Words
 from diptych.store.spans import clear
 
@@ -51,7 +51,7 @@ INFINITY_BITS = 0x7FF0000000000000
 BAD = -1
 
 
-@kernel
+@inlined
 def octets(data: Bytes, position: int, count: int) -> int:
     """`count` bytes, 8 at most, as a word in memory has them: the first one is the lowest."""
     at = np.uint64(position)
@@ -67,24 +67,21 @@ def octets(data: Bytes, position: int, count: int) -> int:
     return int(np.int64(word))
 
 
-@kernel
+@inlined
 def number(data: Bytes, position: int, size: int) -> int:
     """1, 2, 4 or 8 bytes, the highest first, without a sign; what needs 64 bits is negative."""
-    at = np.uint64(position)
-    word = np.uint64(data[at])
-    if size == 2:
-        for i in range(1, 2):
+    at, word = np.uint64(position), np.uint64(0)
+    if position + 8 <= len(data):
+        for i in range(8):
             word = word << np.uint64(8) | np.uint64(data[at + np.uint64(i)])
-    elif size == 4:
-        for i in range(1, 4):
-            word = word << np.uint64(8) | np.uint64(data[at + np.uint64(i)])
-    elif size == 8:
-        for i in range(1, 8):
+        word >>= np.uint64(64 - 8 * size)
+    else:
+        for i in range(size):
             word = word << np.uint64(8) | np.uint64(data[at + np.uint64(i)])
     return int(np.int64(word))
 
 
-@kernel
+@inlined
 def int_bytes(first: int) -> int:
     """How many bytes the int has that begins with this one; 0: it is no int."""
     if first < 0x80 or first >= 0xE0:
@@ -94,7 +91,7 @@ def int_bytes(first: int) -> int:
     return 0
 
 
-@kernel
+@inlined
 def int_at(data: Bytes, position: int, first: int, size: int) -> int:
     """The int of `size` bytes at a position; without a sign and above 63 bits, it is negative."""
     if size == 1:
@@ -106,7 +103,7 @@ def int_at(data: Bytes, position: int, first: int, size: int) -> int:
     return value
 
 
-@kernel
+@inlined
 def double_of(value: int, unsigned: bool) -> int:
     """Bits of the double nearest to an int, as Python's float() has it."""
     if unsigned and value < 0:
@@ -116,14 +113,14 @@ def double_of(value: int, unsigned: bool) -> int:
     return int(np.float64(value).view(np.int64))
 
 
-@kernel
-def is_within(bits: int, low: int, high: int) -> bool:
+@inlined
+def is_between(bits: int, low: int, high: int) -> bool:
     """Whether a double is between two, all given as bits; NaN is not."""
     value = np.int64(bits).view(np.float64)
     return bool(np.int64(low).view(np.float64) <= value <= np.int64(high).view(np.float64))
 
 
-@kernel
+@inlined
 def count_at(data: Bytes, position: int, first: int, stop: int) -> int:
     """How many items the array has that begins with this byte, or BAD."""
     if 0x90 <= first <= 0x9F:
@@ -135,7 +132,7 @@ def count_at(data: Bytes, position: int, first: int, stop: int) -> int:
     return BAD
 
 
-@kernel
+@inlined
 def text_head(first: int) -> int:
     """Bytes before the text that begins with this byte; 0: it is no text."""
     if 0xA0 <= first <= 0xBF:
@@ -143,13 +140,13 @@ def text_head(first: int) -> int:
     return 1 + (1 << (first - 0xD9)) if 0xD9 <= first <= 0xDB else 0
 
 
-@kernel
+@inlined
 def data_head(first: int) -> int:
     """The same of data."""
     return 1 + (1 << (first - 0xC4)) if 0xC4 <= first <= 0xC6 else 0
 
 
-@kernel
+@inlined
 def array_head(first: int) -> int:
     """The same of an array."""
     if first == 0xDC:
@@ -159,7 +156,7 @@ def array_head(first: int) -> int:
 
 @kernel
 def is_utf8(data: Bytes, position: int, stop: int) -> bool:
-    """Whether these bytes are UTF-8 as Python reads it: no surrogates, nothing longer than needed."""
+    """Whether these bytes are UTF-8 as Python reads it: no surrogates, nothing too long."""
     while position < stop:
         first = int(data[position])
         position += 1
@@ -189,7 +186,7 @@ def is_utf8(data: Bytes, position: int, stop: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def put_octets(
     data: Bytes, position: int, length: int, words: Words, target: int, count: int
 ) -> int:
@@ -214,7 +211,7 @@ def put_octets(
     return int(np.int64(found))
 
 
-@kernel
+@inlined
 def put_text(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
@@ -233,7 +230,7 @@ def put_text(
     return position + length
 
 
-@kernel
+@inlined
 def put_data(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
@@ -249,7 +246,7 @@ def put_data(
     return position + length
 
 
-@kernel
+@inlined
 def put_float(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
@@ -273,19 +270,17 @@ def put_float(
         is_large = first == 0xCF and value < 0
         words[target] = double_of(value, is_large)
         # As ints: one that is no double may be beyond a bound, and the double next to it not.
-        if limits & IS_BOUNDED != 0:
-            if is_large or not program[at + 6] <= value <= program[at + 7]:
-                return BAD
-        return position + size
+        fits = not is_large and program[at + 6] <= value <= program[at + 7]
+        return BAD if limits & IS_BOUNDED != 0 and not fits else position + size
     words[target] = bits
-    if limits & IS_BOUNDED != 0 and not is_within(bits, program[at + 4], program[at + 5]):
+    if limits & IS_BOUNDED != 0 and not is_between(bits, program[at + 4], program[at + 5]):
         return BAD
     if limits & IS_SHORT != 0 and SHORT_END_BITS <= bits & INT_MAX < INFINITY_BITS:
         return BAD
     return position + size
 
 
-@kernel
+@inlined
 def put_int(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
@@ -306,7 +301,7 @@ def put_int(
     return BAD
 
 
-@kernel
+@inlined
 def put_value(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
