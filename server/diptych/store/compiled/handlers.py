@@ -82,9 +82,7 @@ def check_handlers(app: App, *, progress: Progress = log.info) -> dict[str, str]
 def chosen(app: App, every: bool) -> list[Operation]:
     """The operations that are to be compiled."""
     return [
-        each
-        for each in app.operations
-        if each.compiled or (every and each.kind == "transaction")
+        each for each in app.operations if each.compiled or (every and each.kind == "transaction")
     ]
 
 
