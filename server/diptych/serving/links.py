@@ -120,7 +120,7 @@ class ReaderLink(_Link):
             if frame[4] == Internal.ANSWERS:
                 self._take_answers(Answers.read(frame), bytes(frame[HEADER_BYTES:]))
             else:
-                self.gateway.query_answered(self.number, frame)
+                self.gateway.asked.answered(self.number, frame)
 
     def _take_answers(self, told: Answers, frames: bytes) -> None:
         """Hand on the answers to a bundle when all are there: a part can't be taken back."""
@@ -130,7 +130,7 @@ class ReaderLink(_Link):
             self._told, self._frames = told, frames
         else:
             self._told, self._frames = None, b""
-            self.gateway.bundle_answered(self.number, told, frames)
+            self.gateway.asked.bundle_answered(self.number, told, frames)
 
 
 def readdressed(frame: BytesLike, request: int, context: int) -> bytes:
