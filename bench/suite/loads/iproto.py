@@ -7,7 +7,6 @@ from struct import Struct
 from typing import Any
 
 import msgpack
-
 from bench.suite.loads import kernels
 from bench.suite.loads.ordered import HOLE, Protocol, opened
 

@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-
 from bench.suite.loads import kernels
 from bench.suite.workload import plain
+
 from diptych.loadtest import LoadSettings, Mix, Report
 from diptych.loadtest.connection import LoadConnection, Tallies
 from diptych.loadtest.cycle import Cycle
@@ -149,9 +149,7 @@ class OrderedLoad(Load):
         connections: dict[int, LoadConnection] = {}
         for cycle in cycles:
             sock = self._protocol.connect()
-            connection = OrderedConnection(
-                self._protocol, sock, cycle, in_flight, tallies, gap_ns
-            )
+            connection = OrderedConnection(self._protocol, sock, cycle, in_flight, tallies, gap_ns)
             self._stack.callback(connection.close)
             descriptor = sock.fileno()
             self._epoll.register(descriptor, select.EPOLLIN)

@@ -64,7 +64,7 @@ def call_of(name: str, arguments: tuple[Any, ...]) -> tuple[bytes, int]:
 
 
 class Postgres:
-    """A blocking connection over TCP, as `postgres`, with the functions prepared if they are there."""
+    """A blocking connection over TCP, as `postgres`. `prepare`: the functions are there."""
 
     def __init__(self, port: int, *, prepare: bool = True) -> None:
         self.socket = opened(("127.0.0.1", port))
