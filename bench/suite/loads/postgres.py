@@ -11,7 +11,8 @@ from struct import Struct
 from typing import Any
 
 from bench.suite.loads import kernels
-from bench.suite.loads.ordered import HOLE, Protocol, opened
+from bench.suite.loads.ordered import opened
+from bench.suite.loads.protocol import HOLE, Protocol
 
 LENGTH = Struct("!I")
 VERSION = 196608  # 3.0
