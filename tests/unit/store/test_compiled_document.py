@@ -13,7 +13,7 @@ from diptych import App, Db, Rejected, key
 from diptych.store.compiled.handlers import check_handlers
 
 TEXT = (Path(__file__).parents[3] / "docs/compiled.md").read_text()
-EXAMPLES = re.findall(r"```python (compiles|refused: .*)\n(.*?)```", TEXT, re.DOTALL)
+EXAMPLES = re.findall(r"```python (compiles|refused: [^\n]*)\n(.*?)```", TEXT, re.DOTALL)
 
 
 class Account:
