@@ -370,7 +370,7 @@ def set_walked(db: Db) -> int:
 
 
 def list_changed(db: Db) -> list[int]:
-    """No implementation"""
+    """items can't be assigned; use insert() for rows, and columns by name"""
     found: list[int] = []
     found[0] = 1  # here
     return found
@@ -440,7 +440,7 @@ def appended(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
 
 
 def item_set(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
-    """No implementation"""
+    """items can't be assigned; use insert() for rows, and columns by name"""
     numbers[0] = 1  # here
 
 
