@@ -31,6 +31,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(RUN)python bench/sync.py
 	$(RUN)python bench/orders.py
+	$(RUN)python bench/path.py
 	$(RUN)python bench/engine.py
 	$(RUN)python bench/store.py
 	$(RUN)python bench/tpcc.py

@@ -40,10 +40,21 @@ SHARES = 10**7
 
 
 class Flow:
-    """One market's flow. `connection` tells streams apart; all of them agree on the middle."""
+    """One market's flow. `connection` tells streams apart; all of them agree on the middle.
 
-    def __init__(self, seed: int = 7, accounts: int = 400, symbols: int = len(SYMBOLS)) -> None:
+    `cancel_after`: events that pass before an order may be cancelled. More than a connection has
+    calls in flight, so that the order's number is known by then.
+    """
+
+    def __init__(
+        self,
+        seed: int = 7,
+        accounts: int = 400,
+        symbols: int = len(SYMBOLS),
+        cancel_after: int = CANCEL_AFTER,
+    ) -> None:
         self.seed = seed
+        self.cancel_after = cancel_after
         self.accounts = accounts
         self.symbols = SYMBOLS[:symbols]
         self._weights = [1 / (rank + 1) for rank in range(symbols)]
@@ -80,9 +91,9 @@ class Flow:
         for event in count():
             kind = draw()
             if kind >= 1 - CANCEL_SHARE:
-                if waiting and waiting[0] + CANCEL_AFTER <= event:
+                if waiting and waiting[0] + self.cancel_after <= event:
                     # The oldest half of the time, else any that is old enough.
-                    old = bisect_right(waiting, event - CANCEL_AFTER)
+                    old = bisect_right(waiting, event - self.cancel_after)
                     yield Cancel(waiting.pop(max(0, source.randrange(-old, old))))
                     continue
                 kind = 0.0

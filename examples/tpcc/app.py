@@ -11,8 +11,6 @@ covers its ten districts in one transaction, as the specification allows.
 
 from __future__ import annotations
 
-from operator import attrgetter
-
 from diptych import Rejected
 from tpcc.schema import (
     DATA_BYTES,
@@ -32,6 +30,7 @@ from tpcc.schema import (
     Place,
     Status,
     StatusLine,
+    Stock,
     Tables,
     Threshold,
     Warehouse,
@@ -46,9 +45,6 @@ RESTOCK_BELOW = 10  # a stock that would fall below this is filled up
 RESTOCK_QUANTITY = 91
 RECENT_ORDERS = 20  # that stock_level looks at
 
-# From a stock row to the text that its lines carry in district 1 to 10.
-INFO_OF = tuple(attrgetter(f"dist_{district:02}") for district in range(1, DISTRICTS + 1))
-
 
 def find_customer(
     db: Tables, warehouse: int, district: int, customer: int | None, last: str | None
@@ -56,14 +52,45 @@ def find_customer(
     """A customer by number, or by last name: of several the middle one by first name."""
     if customer is not None:
         return db.customer[warehouse, district, customer]
-    namesakes = list(db.customer.by_name.range(warehouse, district, last or ""))
-    if not namesakes:
-        raise Rejected("customer_not_found", last=last)
-    return namesakes[(len(namesakes) - 1) // 2]  # number n / 2, rounded up, counted from 1
+    by_name, name = db.customer.by_name, last or ""
+    namesakes = 0
+    for _ in by_name.range(warehouse, district, name):
+        namesakes += 1
+    for number, row in enumerate(by_name.range(warehouse, district, name), 1):
+        if 2 * number >= namesakes:  # number n / 2, rounded up
+            return row
+    raise Rejected("customer_not_found", last=last)
 
 
 def place_of(row: Warehouse | District | Customer) -> Place:
     return Place(row.street_1, row.street_2, row.city, row.state, row.zip)
+
+
+def is_local(warehouse: int, lines: Lines) -> bool:
+    """Whether nothing comes from another warehouse."""
+    local = True
+    for line in lines:
+        local = local and line.supplier == warehouse
+    return local
+
+
+def info_of(stock: Stock, district: int) -> str:
+    """The text that lines of this stock carry in a district."""
+    if district <= 5:
+        if district == 1:
+            return stock.dist_01
+        if district == 2:
+            return stock.dist_02
+        if district == 3:
+            return stock.dist_03
+        return stock.dist_04 if district == 4 else stock.dist_05
+    if district == 6:
+        return stock.dist_06
+    if district == 7:
+        return stock.dist_07
+    if district == 8:
+        return stock.dist_08
+    return stock.dist_09 if district == 9 else stock.dist_10
 
 
 @app.transaction
@@ -78,7 +105,6 @@ def new_order(
     home, place = db.warehouse[warehouse], db.district[warehouse, district]
     buyer = db.customer[warehouse, district, customer]
     items, stocks, insert_line = db.item, db.stock, db.order_line.insert
-    info_of = INFO_OF[district - 1]
     order = place.next_order
     place.next_order = order + 1
     db.order.insert(
@@ -88,11 +114,11 @@ def new_order(
         customer=customer,
         entered=db.now,
         line_count=len(lines),
-        all_local=all(line.supplier == warehouse for line in lines),
+        all_local=is_local(warehouse, lines),
     )
     db.new_order.insert(warehouse=warehouse, district=district, order=order)
     total = 0
-    told = []
+    told: list[OrderedLine] = []
     for number, (item_id, supplier, quantity) in enumerate(lines, 1):
         item = items.get(item_id)
         if item is None:
@@ -118,7 +144,7 @@ def new_order(
             supplier=supplier,
             quantity=quantity,
             amount=amount,
-            info=info_of(stock),
+            info=info_of(stock, district),
         )
         brand = "B" if ORIGINAL in item.data and ORIGINAL in stock.data else "G"
         told.append(OrderedLine(item.name, left, brand, price, amount))
@@ -212,7 +238,7 @@ def order_status(
     """
     buyer = find_customer(db, warehouse, district, customer, last)
     order = db.order.by_customer.last(warehouse, district, buyer.id)
-    lines = []
+    lines: list[StatusLine] = []
     if order is not None:
         for number in range(1, order.line_count + 1):
             line = db.order_line[warehouse, district, order.id, number]
@@ -236,7 +262,8 @@ def order_status(
 def delivery(db: Tables, warehouse: WarehouseId, carrier: Carrier) -> Delivered:
     """Deliver the oldest waiting order of each district; where none waits it is skipped."""
     now, order_lines = db.now, db.order_line
-    delivered, skipped = [], 0
+    delivered: list[int] = []
+    skipped = 0
     for district in range(1, DISTRICTS + 1):
         waiting = db.new_order.by_district.first(warehouse, district)
         if waiting is None:
@@ -266,8 +293,10 @@ def stock_level(
     """How many of the items in the district's last 20 orders are scarce in its warehouse."""
     next_order = db.district[warehouse, district].next_order
     orders, order_lines, stocks = db.order, db.order_line, db.stock
-    items = set()
+    scarce: set[int] = set()
     for number in range(max(1, next_order - RECENT_ORDERS), next_order):
         for line_number in range(1, orders[warehouse, district, number].line_count + 1):
-            items.add(order_lines[warehouse, district, number, line_number].item)
-    return sum(stocks[warehouse, item].quantity < threshold for item in items)
+            item = order_lines[warehouse, district, number, line_number].item
+            if stocks[warehouse, item].quantity < threshold:
+                scarce.add(item)
+    return len(scarce)

@@ -107,7 +107,7 @@ CONDITIONS = (
 )
 
 
-@app.query
+@app.query(compiled=False)
 def conditions(db: Tables) -> Conditions:
     """Check conditions 1 to 4 on the image this query sees, and say which do not hold."""
     return Conditions(

@@ -91,7 +91,7 @@ def _pieces(part: Part, warehouse: int, count: int, scale: Scale) -> Iterator[Po
         yield "populate", (int(part), warehouse, first, last, scale)
 
 
-@app.transaction
+@app.transaction(compiled=False)
 def populate(db: Tables, part: Part, warehouse: int, first: int, last: int, scale: Scale) -> int:
     """Load numbers `first` to `last` of a part; returns how many. `warehouse`: 0 where it has none.
 

@@ -20,7 +20,7 @@ from typing import Annotated, NamedTuple
 
 from diptych import App, Db, Table, Time, between, i8, i16, i32, items, key, ordered, scaled, text
 
-app = App("tpcc")
+app = App("tpcc", compiled=True)
 
 DISTRICTS = 10  # of a warehouse, always
 ITEMS = 100_000
@@ -205,9 +205,9 @@ Lines = Annotated[list[Line], items(LINES_MIN, LINES_MAX)]
 
 
 class OrderedLine(NamedTuple):
-    name: str
+    name: Info
     stock: int  # what is left
-    brand: str  # "B" when item and stock are both original, else "G"
+    brand: Annotated[str, text(1)]  # "B" when item and stock are both original, else "G"
     price: Money
     amount: Money
 

@@ -36,7 +36,7 @@ from diptych.kernel_passes import EntryCompiler, KernelCompiler
 KERNEL_SOURCES = (
     *("kernel.py", "kernel_passes.py", "memory/*.py", "store/*.py"),
     *("engine/framing.py", "serving/frames.py", "serving/bundles.py", "serving/channel.py"),
-    "loadtest/*.py",
+    *("serving/system_calls.py", "loadtest/*.py"),
 )
 """Where kernels are, and whatever they take constants from. A test compares it with the imports."""
 CACHES_KEPT = 8
@@ -107,6 +107,14 @@ def entry_kernel(function: F) -> F:
     return _compiled(function, {"cache": True, "_nrt": False, "pipeline_class": EntryCompiler})
 
 
+def inlined(function: F) -> F:
+    """A small kernel that becomes part of those that call it, whatever LLVM thinks of its size.
+
+    An array is seven words to a call, so one that gets three of them costs more than it does.
+    """
+    return _compiled(function, {"cache": True, "_nrt": False, "forceinline": True})
+
+
 def bulk_kernel(function: F) -> F:
     """The same for what runs long, or creates arrays: other threads go on meanwhile."""
     return _compiled(function, {"cache": True, "nogil": True})
@@ -129,6 +137,22 @@ def direct(function: F, integers: int) -> F:
     if not hasattr(dispatcher, "overloads"):
         return function  # NUMBA_DISABLE_JIT=1
     signature = (types.int64[::1], *(types.int64,) * integers)
+    _announce_compiling()
+    dispatcher.compile(signature)
+    entry: F = dispatcher.overloads[signature].entry_point
+    return entry
+
+
+def bound(function: F, *arguments: Any) -> F:
+    """The kernel without Numba's dispatch, compiled for arguments of just these types.
+
+    For kernels with many arguments, whose types take longer to look at than the kernel takes to
+    run. As with `direct`, the caller vouches for the types from here on.
+    """
+    dispatcher: Any = function
+    if not hasattr(dispatcher, "overloads"):
+        return function  # NUMBA_DISABLE_JIT=1
+    signature = tuple(dispatcher.typeof_pyval(argument) for argument in arguments)
     _announce_compiling()
     dispatcher.compile(signature)
     entry: F = dispatcher.overloads[signature].entry_point

@@ -28,6 +28,7 @@ from diptych.memory import (
     Region,
     SyncRecord,
 )
+from diptych.memory.hot_pages import HotPages
 from diptych.memory.layout import Pages
 from diptych.memory.page_set import PageSet
 
@@ -115,6 +116,21 @@ class UncutPagesMirror(Mirror):
     def commit(self, image: int) -> None:
         self._cut_pages.clear()
         super().commit(image)
+
+
+class HotTracker(KernelTracker):
+    """As servers use it: pages that are written all the time are left unprotected."""
+
+    def __init__(self, region: Region) -> None:
+        super().__init__(region, leave_hot=True)
+
+
+class ForgottenHotTracker(HotTracker):
+    """Wrong: what was left unprotected is not reported."""
+
+    def _take_leaving_hot(self, known: HotPages) -> Pages:
+        pages = super()._take_leaving_hot(known)
+        return pages[~np.isin(pages, known._hot)]
 
 
 class Schedule:
@@ -260,7 +276,7 @@ class Schedule:
             self.mirror.tracker.stop()
 
 
-@pytest.mark.parametrize("tracker_kind", [KernelTracker, CompareTracker])
+@pytest.mark.parametrize("tracker_kind", [KernelTracker, HotTracker, CompareTracker])
 @settings(max_examples=150)
 @given(data=st.data(), steps=st.integers(1, 60))
 def test_every_image_equals_the_region(
@@ -285,7 +301,7 @@ def wrong_and_stale(
     return wrong, stale
 
 
-@pytest.mark.parametrize("tracker_kind", [KernelTracker, CompareTracker])
+@pytest.mark.parametrize("tracker_kind", [KernelTracker, HotTracker, CompareTracker])
 def test_long_schedules_with_the_right_rule(tracker_kind: type[KernelTracker]) -> None:
     assert wrong_and_stale(Mirror, tracker_kind, 60) == (0, 0)
 
@@ -304,6 +320,10 @@ def test_long_schedules_with_the_right_rule(tracker_kind: type[KernelTracker]) -
 )
 def test_the_wrong_rules_are_caught(kind: type[Mirror]) -> None:
     assert wrong_and_stale(kind, KernelTracker, 30)[0] > 0
+
+
+def test_a_hot_page_that_is_not_reported_is_caught() -> None:
+    assert wrong_and_stale(Mirror, ForgottenHotTracker, 30)[0] > 0
 
 
 class MissingForChangedMirror(Mirror):

@@ -14,6 +14,7 @@ from tests.support.trouble import app
 
 from diptych.config import Limits, Settings
 from diptych.engine.system import SESSION_OPEN
+from diptych.serving.bundles import Progress
 from diptych.serving.channel import Image, Internal, Writer
 from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.gateway import Gateway, GatewayPlan
@@ -109,7 +110,8 @@ class Stage:
     def __init__(self, settings: Settings) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.control, theirs = Control.pair()
-        self.gateway = Gateway(GatewayPlan(app, settings, theirs, (self.listener,)))
+        self.progress = Progress()
+        self.gateway = Gateway(GatewayPlan(app, settings, theirs, (self.listener,), self.progress))
         self._theirs = theirs
         self._task = asyncio.get_running_loop().create_task(self.gateway.run())
         self._actors: list[Actor] = []
@@ -138,7 +140,7 @@ class Stage:
 
     async def reader(self) -> Actor:
         self._readers += 1
-        reader: Actor = await self.actor("reader", reader=self._readers)
+        reader: Actor = await self.actor("reader", reader=self._readers, slot=self._readers)
         return reader
 
     def tell(self, message: Message, descriptor: int | None = None) -> None:

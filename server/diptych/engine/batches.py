@@ -28,6 +28,7 @@ from diptych.engine.system import SESSION_OPEN, SYSTEM_FIRST, questions
 from diptych.errors import OutOfMemory
 from diptych.store import calls
 from diptych.store import words as at
+from diptych.store.faults import OverBudgetNow
 from diptych_client.errors import BadArguments, DiptychError, SessionExpired
 from diptych_client.protocol import HEADER_BYTES, Kind
 
@@ -92,8 +93,8 @@ class Batches:
             if self._lane is not None:
                 ran = self._run_compiled(self._lane, frames, starts, ran, now_ns)
                 admitted, now_ns = self._lane.admitted, time.monotonic_ns()
-            # What is admitted has to run: it counts as answered.
-            if ran < count and (admitted or self._lane is None or now_ns < deadline_ns):
+            # What is admitted has to run, since it counts as answered; and some frame always does.
+            if ran < count and (admitted or ran == 0 or now_ns < deadline_ns):
                 now_ns, ran = self._interpret(frames, starts, ran, now_ns, deadline_ns, admitted)
             if now_ns >= deadline_ns:
                 break
@@ -118,6 +119,8 @@ class Batches:
         engine.compiled += ran
         engine.rejected += lane.rejected
         engine.committed += ran - lane.rejected
+        if first + ran < stop and engine.db.space.control[at.DOOMED] == engine.sequence + 1:
+            engine.refused = OverBudgetNow()  # by what was done of it here
         return first + ran
 
     def _interpret(

@@ -113,7 +113,7 @@ class Engine:
         self._memory = Growth(layout, self.db.space, grow, self.fill)
         self.requests = Requests(self.db, self._give_requests_memory)
         self.packed_kept = packer(self.requests.answer_bytes_max)
-        self.refused: OutOfMemory | None = None
+        self.refused: OutOfMemory | OverBudgetNow | None = None
         self.db.now = self._ints[at.NOW]
         functions = handlers or {}
         self._operations: dict[int, tuple[str, Handler, Callable[[list[Any]], list[Any]]]] = {
@@ -332,7 +332,7 @@ class Engine:
 
     def check_skipped(self, name: str) -> None:
         """Errors: what the log says that ended this transaction; OutOfMemory, when there is none to
-        remember it.
+        remember it; OverBudgetNow, when compiled code has used up its time.
         """
         refused, self.refused = self.refused, None
         cause = self.skip.get(self.db.sequence)

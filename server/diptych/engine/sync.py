@@ -300,15 +300,21 @@ class Syncer:
         self._policy.began(began_ns)
         record = self._mirror.cut(self._image, sequence, history)
         ended_ns = self._now_ns()
-        taken_pages = 0
+        protected_pages = copied_pages = 0
         if record is not None:
-            taken_pages = record.taken_pages
+            protected_pages = record.protected_pages
             copy_ns = record.pause_ns - record.scan_ns
             self._policy.measured(record.pages, record.scan_ns, copy_ns)
             if self._published is not None:  # the first image has all pages, which says nothing
                 transactions = sequence - self._published.sequence
                 self._policy.epoch(record.epoch_pages, transactions)
-        cost_ns = self._policy.spent(ended_ns, ended_ns - began_ns, taken_pages)
+                copied_pages = record.pages
+        cost_ns = self._policy.spent(
+            ended_ns,
+            ended_ns - began_ns,
+            protected_pages=protected_pages,
+            copied_pages=copied_pages,
+        )
         waits = durable < written
         self._gated = _Cut(record, sequence, history, written, waits, began_ns, ended_ns, cost_ns)
         self._stage = _Stage.GATED

@@ -6,7 +6,8 @@ what gives way is staleness. Duty is a token bucket with room for one sync: a sy
 the ones before it are paid for, so an idle server syncs at once and a saturated one in its turn.
 
 A sync costs the writer its pause and, later, a fault at the first write to each page that it
-protected again. Work of the helper thread costs it nothing here.
+protected again, and what it worked on back into its processor's caches, which the copying took.
+Work of the helper thread costs it nothing here.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pathlib import Path
 from diptych.memory.tracking import Preference
 
 FAULT_NS = 1300  # the first write to a page after it was taken
+REFILL_NS = 500  # in lost cache lines, for a page that was copied while it stood still
 COPY_NS = 1000  # of a page, until measured here
-COST_MS_MAX = 200
-"""What one sync can cost at the most, for the account."""
+STOP_MS_MAX = 200
+"""What the stop of one sync can cost at the most, for the account."""
 PAGES_GOAL_MIN = 64
 PAGES_PER_TRANSACTION = 16  # until one epoch was seen here
 _MS = 1_000_000
@@ -73,13 +75,19 @@ class SyncPolicy:
         """A cut begins: the interval runs from here."""
         self._next_ns = now_ns + round(self._settings.interval_ms * _MS)
 
-    def spent(self, now_ns: int, writer_ns: int, taken_pages: int = 0) -> int:
-        """The writer was kept from its work for `writer_ns`, and will fault on `taken_pages`."""
-        cost_ns = writer_ns + FAULT_NS * taken_pages
+    def spent(
+        self, now_ns: int, writer_ns: int, *, protected_pages: int = 0, copied_pages: int = 0
+    ) -> int:
+        """The writer was kept from its work for `writer_ns`; what that and the rest of it cost.
+
+        It will fault on `protected_pages`; `copied_pages` of the region went through its caches.
+        """
+        later_ns = FAULT_NS * protected_pages + REFILL_NS * copied_pages
         # A process that was stopped, or not scheduled, did not spend what went by meanwhile.
-        self._balance_ns = self._balance(now_ns) - min(cost_ns, COST_MS_MAX * _MS)
+        cost_ns = min(writer_ns, STOP_MS_MAX * _MS) + later_ns
+        self._balance_ns = self._balance(now_ns) - cost_ns
         self._balance_at_ns = now_ns
-        return cost_ns
+        return writer_ns + later_ns
 
     def measured(self, pages: int, scan_ns: int, copy_ns: int) -> None:
         """What one pause was made of; later pauses are planned by it."""

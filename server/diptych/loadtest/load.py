@@ -1,9 +1,10 @@
 """Runs a load: connects, offers calls for a while, waits for the last answers, reports.
 
-A single thread around one epoll: each wakeup takes a connection's replies and sends its next calls,
-both in one go. At a fixed rate calls come due on a timetable that does not wait for the server
-(open loop), and latencies count from there; without a rate each answer makes room for the next
-call (closed loop), which measures the most that the server can do, and latency at that point.
+A single thread around one epoll: each wakeup takes the replies of all connections that have any and
+sends their next calls, in one kernel. At a fixed rate calls come due on a timetable that does not
+wait for the server (open loop), and latencies count from there; without a rate each answer makes
+room for the next call (closed loop), which measures the most that the server can do, and latency at
+that point.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from itertools import islice
 from typing import NamedTuple
 
 import msgpack
+import numpy as np
 
+from diptych.kernel import bound
 from diptych.loadtest import kernels
-from diptych.loadtest.connection import LoadConnection, Tallies
+from diptych.loadtest.connection import Connections
 from diptych.loadtest.cycle import Cycle, OperationInfo, encode_cycle, operations_of
-from diptych.loadtest.latency import summary_us
+from diptych.loadtest.latency import Counters, summary_us
 from diptych.loadtest.mix import Call, Mix, MixError
 from diptych.loadtest.report import OperationReport, Report
 from diptych.loadtest.wire import Wire
+from diptych.serving.system_calls import events_for, ready
 from diptych_client.protocol import encode_frame
 
 SETUP_CALLS_MAX = 10_000_000
@@ -111,29 +115,29 @@ class Load:
         self._stack = ExitStack()
         self._epoll = select.epoll()
         self._stack.callback(self._epoll.close)
-        self._watched: dict[int, int] = {}  # descriptor -> events asked for
-        self._history = 0
+        # One array for both kinds, so that fresh queries see what the transactions were told.
+        self._shared: Counters = np.zeros(kernels.SHARED_WORDS, np.int64)
+        self._shared[kernels.FRESH] = settings.fresh
         self.measured_s = 0.0
         gap_ns = 0
         if settings.rate is not None:
             gap_ns = max(1, round(settings.connections * 1e9 / settings.rate))
         try:
-            self.transactions, self.calls_of = self._connect(
+            self.transactions = self._connect(
                 address, settings.connections, settings.in_flight, mix.calls, known, gap_ns
             )
-            self.queries, self.queries_of = self._connect(
+            self.queries = self._connect(
                 address, settings.query_connections, settings.query_in_flight, mix.queries, known, 0
             )
+            if not len(self.transactions) and not len(self.queries):
+                raise LoadFailed("nothing to send: no connections, or a mix without calls")
         except BaseException:
             self._stack.close()
             raise
-        for tallies in (self.calls_of, self.queries_of):
-            tallies.fresh = settings.fresh
-            # One array for both, so that fresh queries see what the transactions were told.
-            tallies.shared = self.calls_of.shared
-            tallies.shared[kernels.HISTORY] = self._history
-        if not self.transactions and not self.queries:
-            raise LoadFailed("nothing to send: no connections, or a mix without calls")
+        everyone = len(self.transactions) + len(self.queries)
+        self._events = events_for(everyone)
+        self._found: Counters = np.zeros((everyone, 2), np.int64)
+        self._ready = bound(ready, self._epoll.fileno(), self._events, self._found)
 
     def __enter__(self) -> Load:
         return self
@@ -149,73 +153,59 @@ class Load:
         calls: Callable[[int], Iterable[Call]],
         known: dict[str, OperationInfo],
         gap_ns: int,
-    ) -> tuple[dict[int, LoadConnection], Tallies]:
+    ) -> Connections:
         """Encode each connection's calls and connect, before the clock starts."""
         table: list[str] = []
         cycles: list[Cycle] = [
             encode_cycle(calls(number), self.settings.cycle_calls, known, table)
             for number in range(count)
         ]
-        tallies = Tallies(table)
-        connections: dict[int, LoadConnection] = {}
-        for cycle in cycles:
+        sockets = []
+        for _ in cycles:
             wire = Wire(address, token=self.settings.token)
-            self._history = int(wire.welcome.get("history", 0))
-            connection = LoadConnection(wire.socket, cycle, in_flight, tallies, gap_ns)
-            self._stack.callback(connection.close)
-            descriptor = connection.socket.fileno()
-            self._epoll.register(descriptor, select.EPOLLIN)
-            self._watched[descriptor] = select.EPOLLIN
-            connections[descriptor] = connection
-        return connections, tallies
+            self._stack.callback(wire.socket.close)
+            self._shared[kernels.HISTORY] = int(wire.welcome.get("history", 0))
+            self._epoll.register(wire.socket, select.EPOLLIN)
+            sockets.append(wire.socket)
+        return Connections(sockets, cycles, table, in_flight, gap_ns, self._shared)
 
     def run(self, on_second: Callable[[Progress], None] | None = None) -> None:
         """Offer the load for warm-up and duration, then wait for the answers still owed."""
-        everyone = [*self.transactions.values(), *self.queries.values()]
-        everyone[0].compile_kernels()
+        both, shared = (self.transactions, self.queries), self._shared
         start_ns = time.monotonic_ns()
         from_ns = start_ns + round(self.settings.warmup_s * 1e9)
         until_ns = from_ns + round(self.settings.duration_s * 1e9)
-        for tallies in (self.calls_of, self.queries_of):
-            tallies.count_from_ns, tallies.count_until_ns = from_ns, until_ns
-        for number, connection in enumerate(everyone):
-            share = connection.gap_ns // max(1, len(self.transactions))
-            connection.first_due_ns = start_ns + number * share
-            connection.send(time.monotonic_ns(), until_ns)
-            self._watch(connection)
-        second = _Second(start_ns, list(self.transactions.values()), list(self.queries.values()))
+        shared[kernels.COUNT_FROM_NS], shared[kernels.COUNT_UNTIL_NS] = from_ns, until_ns
+        for connections in both:
+            connections.begin(start_ns)
+            connections.offer(time.monotonic_ns(), self._epoll)
+        second = _Second(start_ns, both)
         if on_second is not None:
             on_second(second.take(time.monotonic_ns()))
+        everyone = sum(map(len, both))
         while (now_ns := time.monotonic_ns()) < until_ns:
             if self.settings.rate is not None:
-                self._send_due(now_ns, until_ns)
-            self._wait_and_serve(min(0.1, (until_ns - now_ns) / 1e9), until_ns)
+                self.transactions.offer(now_ns, self._epoll)
+            self._wait_and_serve(min(0.1, (until_ns - now_ns) / 1e9))
             if on_second is not None and second.over(now_ns):
                 on_second(second.take(now_ns))
-            if all(connection.lost for connection in everyone):
+            if sum(connections.lost for connections in both) == everyone:
                 break
         if self.settings.rate is not None:
             # What came due since the last look is still sent, where the window has room.
-            self._send_due(until_ns - 1, until_ns)
+            self.transactions.offer(until_ns - 1, self._epoll)
         self.measured_s = max(0, min(time.monotonic_ns(), until_ns) - from_ns) / 1e9
         give_up_ns = until_ns + round(DRAIN_S * 1e9)
-        while time.monotonic_ns() < give_up_ns and any(
-            connection.unanswered and not connection.lost for connection in everyone
-        ):
-            self._wait_and_serve(0.1, until_ns)
+        while time.monotonic_ns() < give_up_ns and any(connections.owed for connections in both):
+            self._wait_and_serve(0.1)
 
     def report(
         self, setup: dict[str, int], before: dict[str, object], after: dict[str, object]
     ) -> Report:
         """What was counted, once `run` is over."""
-        calls = self._operations(self.calls_of, "transaction")
-        queries = self._operations(self.queries_of, "query")
-        everyone = [*self.transactions.values(), *self.queries.values()]
-        late = sum(
-            max(0, connection.due(self.calls_of.count_until_ns - 1) - connection.sent)
-            for connection in self.transactions.values()
-            if connection.gap_ns
-        )
+        calls = self._operations(self.transactions, "transaction")
+        queries = self._operations(self.queries, "query")
+        both = (self.transactions, self.queries)
         return Report(
             seconds=self.measured_s,
             connections=len(self.transactions),
@@ -224,73 +214,50 @@ class Load:
             operations=calls + queries,
             transactions_rate=sum(operation.rate for operation in calls),
             queries_rate=sum(operation.rate for operation in queries),
-            transactions_latency_us=summary_us(self.calls_of.latencies.sum(axis=0)),
-            queries_latency_us=summary_us(self.queries_of.latencies.sum(axis=0)),
-            unanswered=sum(connection.unanswered for connection in everyone),
-            late_calls=late,
-            lost_connections=sum(connection.lost for connection in everyone),
+            transactions_latency_us=summary_us(self.transactions.latencies.sum(axis=0)),
+            queries_latency_us=summary_us(self.queries.latencies.sum(axis=0)),
+            unanswered=sum(connections.unanswered for connections in both),
+            late_calls=self.transactions.late(int(self._shared[kernels.COUNT_UNTIL_NS])),
+            lost_connections=sum(connections.lost for connections in both),
             setup=setup,
             server_before=before,
             server_after=after,
         )
 
-    def _operations(self, tallies: Tallies, kind: str) -> list[OperationReport]:
+    def _operations(self, of: Connections, kind: str) -> list[OperationReport]:
         reports = []
-        for row, name in enumerate(tallies.table):
-            calls, results = tallies.counts[row, [kernels.CALLS, kernels.RESULTS]].tolist()
-            refused = {
-                code: count for (of, code), count in tallies.refused.items() if of == row and count
-            }
+        for row, name in enumerate(of.table):
+            calls, results = of.counts[row, [kernels.ASKED, kernels.RESULTS]].tolist()
+            refused = {code: count for (at, code), count in of.refused.items() if at == row}
             rate = calls / self.measured_s if self.measured_s else 0.0
-            latency_us = summary_us(tallies.latencies[row])
+            latency_us = summary_us(of.latencies[row])
             reports.append(OperationReport(name, kind, calls, results, refused, rate, latency_us))
         return reports
 
-    def _send_due(self, now_ns: int, until_ns: int) -> None:
-        for connection in self.transactions.values():
-            if connection.due(now_ns) > connection.sent:
-                connection.send(now_ns, until_ns)
-                self._watch(connection)
-
-    def _wait_and_serve(self, timeout_s: float, until_ns: int) -> None:
-        events = self._epoll.poll(0)
-        if not events:
+    def _wait_and_serve(self, timeout_s: float) -> None:
+        count = self._look()
+        if not count and timeout_s > 0:
+            # epoll counts in milliseconds; select on its descriptor in microseconds.
             if self.settings.rate is not None:
-                # epoll counts in milliseconds; select on its descriptor in microseconds.
                 select.select([self._epoll.fileno()], [], [], min(timeout_s, TICK_S))
-                events = self._epoll.poll(0)
             else:
-                events = self._epoll.poll(timeout_s)
-        for descriptor, event in events:
-            connection = self.transactions.get(descriptor) or self.queries[descriptor]
-            if event & select.EPOLLOUT:
-                connection.flush()
-            if event & ~select.EPOLLOUT:
-                connection.receive(time.monotonic_ns())
-            connection.send(time.monotonic_ns(), until_ns)
-            self._watch(connection)
+                self._epoll.poll(timeout_s, 1)
+            count = self._look()
+        if count:
+            for connections in (self.transactions, self.queries):
+                connections.serve(self._found, count, self._epoll)
 
-    def _watch(self, connection: LoadConnection) -> None:
-        """Ask for what the connection waits for: always replies, room to write only when needed."""
-        descriptor = connection.socket.fileno()
-        if connection.lost:
-            if self._watched.pop(descriptor, 0):
-                self._epoll.unregister(descriptor)
-            return
-        events = select.EPOLLIN | (select.EPOLLOUT if connection.wants_to_write else 0)
-        if events != self._watched[descriptor]:
-            self._watched[descriptor] = events
-            self._epoll.modify(descriptor, events)
+    def _look(self) -> int:
+        """How many sockets are ready now; they are in `_found`."""
+        return self._ready(self._epoll.fileno(), self._events, self._found)
 
 
 class _Second:
     """Counts for progress, once a second."""
 
-    def __init__(
-        self, start_ns: int, transactions: list[LoadConnection], queries: list[LoadConnection]
-    ) -> None:
+    def __init__(self, start_ns: int, both: tuple[Connections, Connections]) -> None:
         self._start_ns = self._last_ns = start_ns
-        self._of = (transactions, queries)
+        self._both = both
         self._before = (0, 0)
 
     def over(self, now_ns: int) -> bool:
@@ -298,9 +265,7 @@ class _Second:
 
     def take(self, now_ns: int) -> Progress:
         seconds = max(1, now_ns - self._last_ns) / 1e9
-        transactions, queries = (
-            sum(connection.answered for connection in connections) for connections in self._of
-        )
+        transactions, queries = (connections.answered for connections in self._both)
         before = self._before
         self._last_ns, self._before = now_ns, (transactions, queries)
         return Progress(

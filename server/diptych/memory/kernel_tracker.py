@@ -3,6 +3,9 @@
 Exact for every kind of synchronous write, also by system calls that read into the region, and the
 cost is about a microsecond for the first write to a page after each take. Linux 6.7 or newer.
 
+With `leave_hot`, pages that are written all the time are left unprotected, and count as written
+(see `hot_pages`); everything else is as exact as ever.
+
 It belongs to one mapping in one process. Not seen: writes through another mapping or another
 process, `pwrite` to the descriptor, direct asynchronous I/O into the region, and holes punched in
 the file.
@@ -14,9 +17,11 @@ import os
 import threading
 
 import numpy as np
+import numpy.typing as npt
 
 from diptych.memory import userfault
 from diptych.memory.errors import TrackingLost, TrackingUnavailable
+from diptych.memory.hot_pages import HotPages
 from diptych.memory.kernels import SCAN_WORDS, scan_written
 from diptych.memory.layout import PAGE_BYTES, Extent, Pages, Words
 from diptych.memory.region import Region
@@ -32,8 +37,12 @@ class KernelTracker:
 
     name = "kernel"
 
-    def __init__(self, region: Region, opening: str | None = None) -> None:
+    def __init__(
+        self, region: Region, opening: str | None = None, *, leave_hot: bool = False
+    ) -> None:
+        self.protected_pages = 0
         self._region = region
+        self._hot = HotPages(region.page_count) if leave_hot else None
         self._openings = list(userfault.OPENINGS) if opening is None else [opening]
         self._lock = threading.RLock()
         self._tracked = TrackedExtents(region)
@@ -54,6 +63,8 @@ class KernelTracker:
         with self._lock:
             self.stop()
             self._fault_fd, self.opened_by = self._open()
+            if self._hot is not None:
+                self._hot.forget()
             try:
                 self._pagemap_fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
                 self._process = os.getpid()
@@ -87,7 +98,8 @@ class KernelTracker:
         with self._lock:
             if self._fault_fd < 0:
                 return np.zeros(0, dtype=np.int64)
-            return self._scan(False, self._tracked.out.size if limit is None else limit)
+            size = self._tracked.out.size
+            return self._scan(self._tracked.rows, False, size if limit is None else limit)
 
     def clear(self) -> None:
         """Nothing counts as written any more."""
@@ -104,7 +116,27 @@ class KernelTracker:
         with self._lock:
             if self._fault_fd < 0:
                 raise TrackingLost("tracking is off")
-            return self._scan(True, self._tracked.out.size)
+            if self._hot is None:
+                pages = self._protect(self._tracked.rows)
+            else:
+                pages = self._take_leaving_hot(self._hot)
+            return pages
+
+    def _take_leaving_hot(self, known: HotPages) -> Pages:
+        written = self._scan(self._tracked.rows, False, self._tracked.out.size)
+        hot, ranges = known.divide(written, self._tracked.rows)
+        # What is written between the two scans is in the second one, or is left for the next take.
+        pages = self._protect(ranges)
+        if not hot.size:
+            return pages
+        taken = np.concatenate((hot, pages))
+        taken.sort(kind="stable")  # two ascending parts: merged in one pass
+        return taken
+
+    def _protect(self, ranges: npt.NDArray[np.int64]) -> Pages:
+        pages = self._scan(ranges, True, self._tracked.out.size)
+        self.protected_pages = pages.size
+        return pages
 
     def stop(self) -> None:
         """Nothing is seen until the next start; the extents stay known."""
@@ -143,14 +175,14 @@ class KernelTracker:
         address = self._region.address + extent.start * PAGE_BYTES
         return address, extent.page_count * PAGE_BYTES
 
-    def _scan(self, take: bool, limit: int) -> Pages:
+    def _scan(self, ranges: npt.NDArray[np.int64], take: bool, limit: int) -> Pages:
         if os.getpid() != self._process:
             raise TrackingLost("tracking does not survive a fork: the parent has it")
         out = self._tracked.out
         count, error = scan_written(
             self._pagemap_fd,
             self._region.address,
-            self._tracked.rows,
+            ranges,
             take,
             min(limit, out.size),
             self._work,

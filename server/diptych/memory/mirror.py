@@ -64,7 +64,7 @@ class SyncRecord:
     pages: int  # copied while the owner stood still
     precopied_pages: int  # copied before that, while it ran
     levelled_pages: int  # copied from the image before
-    taken_pages: int  # protected again by this sync: each costs the owner a fault later
+    protected_pages: int  # by this sync: each costs the owner a fault later
     epoch_pages: int  # different pages written since the image before
     scan_ns: int
     pause_ns: int
@@ -112,7 +112,7 @@ class Mirror:
         self._filling = NONE
         self._cut: SyncRecord | None = None
         self._began = False
-        self._precopied_pages = self._levelled_pages = self._taken_pages = 0
+        self._precopied_pages = self._levelled_pages = self._protected_pages = 0
         self._epoch_pages = 0
         self._taken_ns = now_ns()
         # Epochs are never used twice, also not by a mirror that goes on with these images.
@@ -213,7 +213,7 @@ class Mirror:
                 raise ValueError(f"image {image} cannot be filled now")
             self._filling = image
             self._began = True
-            self._precopied_pages = self._levelled_pages = self._taken_pages = 0
+            self._precopied_pages = self._levelled_pages = self._protected_pages = 0
             self._uncopied.add(self._written.pages())
             pages = self._missing[image].without(self._written)
         target = self.images[image]
@@ -279,7 +279,7 @@ class Mirror:
             pages=pages.size,
             precopied_pages=self._precopied_pages,
             levelled_pages=self._levelled_pages,
-            taken_pages=self._taken_pages,
+            protected_pages=self._protected_pages,
             epoch_pages=len(self._written),
             scan_ns=scanned_ns - began_ns,
             pause_ns=self._now_ns() - began_ns,
@@ -348,10 +348,11 @@ class Mirror:
     def _take(self) -> Pages:
         try:
             pages = self.tracker.take()
+            self._protected_pages += self.tracker.protected_pages
         except TrackingLost as lost:
             pages = self._begin_anew(lost)
+            self._protected_pages += pages.size
         self._taken_ns = self._now_ns()
-        self._taken_pages += pages.size
         with self._lock:
             self._written.add(pages)
             self._uncopied.add(pages)

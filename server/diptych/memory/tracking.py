@@ -28,6 +28,7 @@ class PageTracker(Protocol):
     """
 
     name: str
+    protected_pages: int  # by the last take: each costs a fault at its next write
 
     @property
     def source(self) -> Words:
@@ -46,16 +47,20 @@ class PageTracker(Protocol):
     def stop(self) -> None: ...
 
 
-def choose_tracker(region: Region, prefer: Preference = "auto") -> PageTracker:
+def choose_tracker(
+    region: Region, prefer: Preference = "auto", *, leave_hot: bool = False
+) -> PageTracker:
     """A started tracker for `region`: the kernel's if it works here, unless told otherwise.
 
-    Raises TrackingUnavailable when `prefer` is "kernel" and that does not work.
+    With `leave_hot` it may report pages that are written all the time when they were not, which
+    spares faults (see `hot_pages`). Raises TrackingUnavailable when `prefer` is "kernel" and that
+    does not work.
     """
     if prefer == "compare":
         return _compare_tracker(region, "as configured")
     try:
         check_kernel_tracking()
-        tracker = KernelTracker(region)
+        tracker = KernelTracker(region, leave_hot=leave_hot)
         tracker.start()
     except TrackingUnavailable as reason:
         if prefer == "kernel":

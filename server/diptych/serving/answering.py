@@ -28,16 +28,14 @@ from diptych.store.lane_queries import (
 from diptych_client.protocol import HEADER, HEADER_BYTES, Kind
 
 REPLIES_BYTES = FULL_BYTES + 2 * HEADER_BYTES + RESULT_BYTES_MAX
-COUNTED = {Kind.RESULT: TOLD_RESULTS, Kind.REJECTED: TOLD_REJECTED}
+COUNTED: dict[int, int] = {Kind.RESULT: TOLD_RESULTS, Kind.REJECTED: TOLD_REJECTED}
 
 run_bundles = ready(
     bundles.run_bundles,
     "(int64[::1], int64, int64[::1], uint8[::1], int64[::1], int64, int64, uint8[::1], int64, "
     "int64[::1], int64[::1])",
 )
-end_answers = ready(
-    bundles.end_answers, "(uint8[::1], int64, uint8[::1], int64, int64[::1])"
-)
+end_answers = ready(bundles.end_answers, "(uint8[::1], int64, uint8[::1], int64, int64[::1])")
 begin_answers = ready(bundles.begin_answers, "(int64[::1],)")
 stamp_times = ready(bundles.stamp_times, "(uint8[::1], int64, int64, int64)")
 

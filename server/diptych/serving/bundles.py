@@ -1,9 +1,9 @@
 """Bundles: a client's compiled queries that travel as one, and their answers likewise.
 
-A BUNDLE has client's frames as its payload, word for word. ANSWERS has frames that a client can be
-sent as they are, of one bundle: all of them, or with the flag MORE some, in their order. So neither
-gateway nor reader looks at a single query: kernels here do, and for a reader a whole read of bundles
-is one call.
+A BUNDLE has a client's frames as its payload, word for word. ANSWERS has frames that a client can
+be sent as they are, of one bundle: all of them, or with the flag MORE some, in their order. So
+neither gateway nor reader looks at a single query: kernels here do, and for a reader a whole read
+of bundles is one call.
 
 A reader's mark says which query it runs: the bundle's token, above MARK_BITS of the query's place
 in it. Knows bytes; knows neither images nor sockets.
@@ -109,8 +109,21 @@ class Answers(NamedTuple):
             times >> RUN_US_SHIFT,
         )
 
+    def and_then(self, later: Answers) -> Answers:
+        """These and later ones to the same bundle."""
+        return Answers(
+            self.token,
+            later.more,
+            self.results + later.results,
+            self.rejected + later.rejected,
+            self.errors + later.errors,
+            later.age_us,
+            self.run_us + later.run_us,
+        )
+
     @property
-    def count(self) -> int:
+    def queries(self) -> int:
+        """How many are answered here."""
         return self.results + self.rejected + self.errors
 
 

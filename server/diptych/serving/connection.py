@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 32 << 10
+QUERIES_WAIT = "the server has too many queries waiting"
 LINGER_S = 1.0
 """How long a refused client may take to read why."""
 
@@ -302,13 +303,13 @@ class Connection(asyncio.BufferedProtocol):
                 message = "this connection leaves its answers unread"
                 self._refuse(position, first + number - position, Busy(message))
                 return
-            self.gateway.query(self, self.buffer.frame(position))
+            self.gateway.asked.take(self, self.buffer.frame(position))
 
     def _take_bundles(self, first: int, number: int) -> None:
         own = self.gateway.settings.limits.queries_in_flight - self.queries
-        room = self.gateway.queries_room()
+        room = self.gateway.asked.room()
         taken = 0 if self.congested else max(0, min(number, own, room))
-        self.gateway.bundles(self, first, taken)
+        self.gateway.asked.take_bundles(self, first, taken)
         if taken == number:
             return
         if self.congested:

@@ -49,7 +49,7 @@ class Counts:
 
     def bundle(self, told: Answers) -> None:
         """A reader answered so many queries at once."""
-        count = told.count
+        count = told.queries
         self.queries += told.results
         self.query_rejected += told.rejected
         self.query_errors += told.errors

@@ -101,8 +101,8 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
 def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: Words) -> int:
     """Group a client's frames into runs of one class; returns the number of runs.
 
-    `operations[number]` is the kind an operation has, or QUICK_QUERY, 0 where there is none. Stops after the first
-    MEANINGLESS frame.
+    `operations[number]` is the kind an operation has, or QUICK_QUERY, and 0 where there is none.
+    Stops after the first MEANINGLESS frame.
     """
     found = 0
     last = 0

@@ -26,18 +26,17 @@ import uvloop
 
 from diptych.app import App
 from diptych.config import Settings
-from diptych.engine.lane import compiled_for
-from diptych.kernel import ready
-from diptych.serving import bundles, channel, control
+from diptych.serving import channel, control
 from diptych.serving.admin import Admin
-from diptych.serving.bundles import QUERIES_MAX, Answers, Mark, Progress, bundle
+from diptych.serving.asked import Asked
+from diptych.serving.bundles import Progress
 from diptych.serving.channel import Hold, Image, Internal
 from diptych.serving.connection import Connection, State
 from diptych.serving.control import Control, Message
 from diptych.serving.figures import Counts, Now, describe
-from diptych.serving.frames import QUICK_QUERY, Words
-from diptych.serving.links import ReaderLink, WriterLink, readdressed
-from diptych.serving.queries import BUNDLED, Failed, Queries, Query, Verdict
+from diptych.serving.frames import Words
+from diptych.serving.links import ReaderLink, WriterLink
+from diptych.serving.queries import Queries, Verdict
 from diptych.serving.sessions import Sessions
 from diptych.serving.spawn import EXIT_PARENT_GONE
 from diptych.serving.tokens import caller_of
@@ -47,28 +46,19 @@ from diptych_client.errors import (
     Busy,
     DiptychError,
     Forbidden,
-    HistoryChanged,
     LogFailed,
     ShuttingDown,
 )
-from diptych_client.protocol import HEADER, HEADER_BYTES, Kind, encode_frame
+from diptych_client.protocol import Kind, encode_frame
 
 log = logging.getLogger("diptych.serving")
 
 TICK_S = 0.002
 """How often time is looked at while queries are unanswered."""
-WAITING_BYTES_MAX = 64 << 20
-"""Queries that may wait."""
-QUERIES_WAIT = "the server has too many queries waiting"
 FIGURES_S = 0.005
 """How old figures may be: gathering them costs the writer time."""
 FLUSH_S = 0.5
 """How long clients may take to read their last answers at shutdown."""
-
-admit_run = ready(
-    bundles.admit_run,
-    "(uint8[::1], int64[::1], int64, int64, int64, int64, int64, int64[::1])",
-)
 
 
 @dataclass(frozen=True)
@@ -94,17 +84,14 @@ class Gateway:
         self.settings = plan.settings
         self.greeter = Greeter(plan.app, plan.settings.limits)
         limits, sync = plan.settings.limits, plan.settings.sync
-        self.queries = Queries(int(limits.query_ms * 1e6), sync.max_pin_ms, self._mark_of)
-        compiled = compiled_for(plan.app)
-        self._compiled = compiled.queries if compiled else frozenset()
-        self._marks: dict[int, Words] = {}  # where readers say what they run
+        self.asked = Asked(self, plan.app, plan.progress)
+        self.queries = Queries(int(limits.query_ms * 1e6), sync.max_pin_ms, self.asked.mark_of)
         self.counts = Counts()
         self.draining = False
         self.loop: asyncio.AbstractEventLoop
         self.history = 0
         self.newest = 0  # highest sequence number that anyone here was told
         self._control = plan.control
-        self._progress = plan.progress
         self._listeners = plan.listeners
         self._servers: list[asyncio.Server] = []
         self._connections: dict[int, Connection] = {}
@@ -122,7 +109,6 @@ class Gateway:
         self._told = b""
         self._told_at = 0.0
         self._runs: Words = np.zeros((1 << 12, 4), np.int64)
-        self._told_words: Words = np.zeros(1, np.int64)
         self._accepting = self._pumping = self._ticking = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ended: asyncio.Future[int]
@@ -157,7 +143,7 @@ class Gateway:
                 self._start(self._adopt(message["descriptor"], WriterLink(self)))
             case "reader":
                 link = ReaderLink(self, message["reader"])
-                self._marks[link.number] = self._progress.slot(message["slot"])
+                self.asked.slots[link.number] = message["slot"]
                 self._start(self._adopt(message["descriptor"], link))
             case "reaped":
                 self._reader_reaped(message["reader"])
@@ -247,76 +233,6 @@ class Gateway:
             connection.buffer, first, count, connection.session, connection.number
         )
 
-    def query(self, connection: Connection, frame: memoryview) -> None:
-        """Take one query."""
-        _, _, _, operation, request, at_least, history = HEADER.unpack_from(frame)
-        if at_least and (history != self.history or at_least > self.newest):
-            self.counts.refused += 1
-            self._tell_history(connection, operation, request)
-            return
-        if self.queries_room() <= 0:
-            self.counts.refused += 1
-            connection.fail(operation, request, Busy(QUERIES_WAIT))
-            return
-        token, bundled = self.queries.token(), operation in self._compiled
-        ours = bundle(token, 1, frame) if bundled else readdressed(frame, token, 0)
-        now = time.monotonic_ns()
-        query = Query(
-            *(token, connection.number, operation, request, at_least, ours, now), bundled=bundled
-        )
-        self._arrived(connection, query)
-
-    def bundles(self, connection: Connection, first: int, count: int) -> None:
-        """Take quick compiled queries, for which there is room, as few bundles."""
-        buffer, queries, told = connection.buffer, self.queries, self._told_words
-        shown = queries.current.sequence if queries.current else 0
-        while count:
-            taken = admit_run(
-                buffer.array,
-                buffer.starts,
-                first,
-                min(count, QUERIES_MAX),
-                self.history,
-                self.newest,
-                shown,
-                told,
-            )
-            if taken:
-                token, start = queries.token(), buffer.starts[first]
-                ours = bundle(token, taken, buffer.view[start : buffer.starts[first + taken]])
-                now = time.monotonic_ns()
-                at_least = int(told[0])
-                query = Query(
-                    *(token, connection.number, BUNDLED, 0, at_least, ours, now),
-                    count=taken,
-                    bundled=True,
-                )
-                self._arrived(connection, query)
-            else:
-                taken = 1
-                _, _, _, operation, request, _, _ = HEADER.unpack_from(buffer.frame(first))
-                self.counts.refused += 1
-                self._tell_history(connection, operation, request)
-            first += taken
-            count -= taken
-
-    def queries_room(self) -> int:
-        """How many more queries may wait."""
-        if self.queries.bytes > WAITING_BYTES_MAX:
-            return 0
-        return self.settings.limits.queries_waiting - len(self.queries)
-
-    def _arrived(self, connection: Connection, query: Query) -> None:
-        connection.queries += query.count
-        wanted = self.queries.arrive(query)
-        if wanted is not None:
-            self._tell_writer(channel.wanted(wanted))
-        self._pump_soon()
-
-    def _tell_history(self, connection: Connection, operation: int, request: int) -> None:
-        error = HistoryChanged("the server does not have what this client saw; it recovered")
-        connection.fail(operation, request, error, history=self.history, sequence=self.newest)
-
     def info(self, connection: Connection, request: int) -> None:
         """Answer with all figures. Those who ask at about the same time are told the same."""
         if len(self._asking) >= self.settings.limits.queries_waiting:
@@ -329,7 +245,7 @@ class Gateway:
         elif self.transactions.link is None:
             self._gather_figures(None)
         elif len(self._asking) == 1:
-            self._tell_writer(encode_frame(Internal.STATS))
+            self.tell_writer(encode_frame(Internal.STATS))
 
     def _gather_figures(self, writer: dict[str, Any] | None) -> None:
         now = Now(
@@ -352,7 +268,7 @@ class Gateway:
 
     # The writer.
 
-    def _tell_writer(self, frame: bytes) -> None:
+    def tell_writer(self, frame: bytes) -> None:
         if self.transactions.link is not None:
             self.transactions.link.send(frame)
 
@@ -391,8 +307,8 @@ class Gateway:
             if image.history == self.history:
                 # It may show what another gateway was answered last: whoever sees it will say so.
                 self.newest = max(self.newest, image.sequence)
-            self._release(self.queries.publish(image))
-            self._pump_soon()
+            self.release(self.queries.publish(image))
+            self.pump_soon()
             self._accept_when_ready()
         elif kind == Internal.WRITER:
             self._meet_writer(channel.Writer.read(frame))
@@ -401,7 +317,7 @@ class Gateway:
             if hold in self.queries.in_use():
                 self._carry_out(self.queries.pinned(hold, time.monotonic_ns()))
             else:
-                self._release([hold])
+                self.release([hold])
         elif kind == Internal.FIGURES:
             self._gather_figures(channel.unpack_payload(frame))
 
@@ -414,10 +330,10 @@ class Gateway:
             self.newest = writer.sequence
         if before not in (0, writer.history):
             log.warning("history %d begins at transaction %d", writer.history, writer.sequence)
-            self._fail(self.queries.new_writer("the server recovered to an earlier state"))
+            self.asked.fail(self.queries.new_writer("the server recovered to an earlier state"))
             self.sessions.end()
         if self.queries.wanted:
-            self._tell_writer(channel.wanted(self.queries.wanted))
+            self.tell_writer(channel.wanted(self.queries.wanted))
         self.transactions.meet()
         self._accept_when_ready()
 
@@ -430,10 +346,10 @@ class Gateway:
         if self._asking:
             self._gather_figures(None)
 
-    def _release(self, holds: Iterable[Hold]) -> None:
+    def release(self, holds: Iterable[Hold]) -> None:
         # Without a writer there is nobody to tell: the next one asks what is held.
         for hold in holds:
-            self._tell_writer(hold.frame(Internal.RELEASED))
+            self.tell_writer(hold.frame(Internal.RELEASED))
 
     # Readers and their queries.
 
@@ -441,14 +357,14 @@ class Gateway:
         self._readers[link.number] = link
         self.queries.joined(link.number)
         self._accept_when_ready()
-        self._pump_soon()
+        self.pump_soon()
 
     def reader_lost(self, number: int) -> None:
         self._readers.pop(number, None)
-        self._fail(self.queries.lost(number, time.monotonic_ns()))
+        self.asked.fail(self.queries.lost(number, time.monotonic_ns()))
         if number in self._reaped:
             self._reader_reaped(number)
-        self._pump_soon()
+        self.pump_soon()
 
     def _reader_reaped(self, number: int) -> None:
         """The process is gone for certain: only now do its holds end."""
@@ -457,55 +373,9 @@ class Gateway:
             self._reaped.add(number)
             return
         self._reaped.discard(number)
-        self._marks.pop(number, None)
-        self._release(self.queries.reaped(number))
-        self._pump_soon()
-
-    def query_answered(self, number: int, frame: memoryview) -> None:
-        _, kind, flags, _, token, _, times = HEADER.unpack_from(frame)
-        age_us = times & channel.AGE_US_MAX
-        run_us = times >> channel.RUN_US_SHIFT
-        query, released = self.queries.answered(
-            number, token, run_us, time.monotonic_ns(), last=bool(flags & channel.LAST_ANSWER)
-        )
-        self._release(released)
-        if query is not None:
-            self.counts.query(kind, age_us, run_us)
-            connection = self._connections.get(query.connection)
-            if connection is not None:
-                connection.queries -= 1
-                connection.answer(readdressed(frame, query.request, age_us))
-        if self.queries.changed:
-            self._sort_operations()
-        self._pump_soon()
-
-    def bundle_answered(self, number: int, frame: memoryview) -> None:
-        """A reader answered queries of one bundle."""
-        told = Answers.read(frame)
-        count = told.count
-        query, released = self.queries.answered(
-            number, told.token, told.run_us, time.monotonic_ns(), count=count, more=told.more
-        )
-        self._release(released)
-        if query is not None:
-            self.counts.bundle(told)
-            connection = self._connections.get(query.connection)
-            if connection is not None:
-                connection.queries -= count
-                connection.answer(bytes(frame[HEADER_BYTES:]))
-        if self.queries.changed:
-            self._sort_operations()
-        self._pump_soon()
-
-    def _sort_operations(self) -> None:
-        """Compiled queries that are known to be quick travel in bundles."""
-        for operation in self.queries.changed & self._compiled:
-            quick = self.queries.is_quick(operation)
-            self.greeter.kinds[operation] = QUICK_QUERY if quick else Kind.QUERY
-        self.queries.changed.clear()
-
-    def _mark_of(self, number: int) -> Mark:
-        return Mark.of(int(self._marks[number][0]))
+        self.asked.slots.pop(number, None)
+        self.release(self.queries.reaped(number))
+        self.pump_soon()
 
     def _accept_when_ready(self) -> None:
         """Listen once all that a client needs is there."""
@@ -514,7 +384,7 @@ class Gateway:
             self._accepting = True
             self._start(self._accept())
 
-    def _pump_soon(self) -> None:
+    def pump_soon(self) -> None:
         """Dispatch once this round of the loop has brought all its queries."""
         if not self._pumping:
             self._pumping = True
@@ -551,21 +421,8 @@ class Gateway:
         for number, why in verdict.kill:
             self.counts.stopped += 1
             self._control.send({"ask": "kill_reader", "reader": number, "why": why})
-        self._fail(verdict.failed)
-        self._pump_soon()
-
-    def _fail(self, failed: Iterable[Failed]) -> None:
-        for query, error, calls in failed:
-            self.counts.query_errors += len(calls)
-            connection = self._connections.get(query.connection)
-            if connection is None:
-                continue
-            connection.queries -= len(calls)
-            for operation, request in calls:
-                if isinstance(error, HistoryChanged):
-                    self._tell_history(connection, operation, request)
-                else:
-                    connection.fail(operation, request, error)
+        self.asked.fail(verdict.failed)
+        self.pump_soon()
 
     # The end.
 
@@ -603,7 +460,7 @@ class Gateway:
     def _give_up_the_rest(self) -> None:
         error = ShuttingDown("the server is shutting down")
         self.transactions.end(error)
-        self._fail(self.queries.give_up(error))
+        self.asked.fail(self.queries.give_up(error))
         if self.transactions.link is not None:
             self.transactions.link.close()
         for connection in list(self._connections.values()):

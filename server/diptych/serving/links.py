@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.serving import frames
+from diptych.serving.bundles import Answers
 from diptych.serving.channel import BytesLike, Internal
 from diptych.serving.frames import FrameBuffer, Words
 from diptych.serving.spawn import EXIT_FAILED
-from diptych_client.protocol import HEADER
+from diptych_client.protocol import HEADER, HEADER_BYTES
 
 if TYPE_CHECKING:
     from diptych.serving.gateway import Gateway
@@ -103,6 +104,8 @@ class ReaderLink(_Link):
     def __init__(self, gateway: Gateway, number: int) -> None:
         super().__init__(gateway)
         self.number = number
+        self._told: Answers | None = None  # to a bundle, so far
+        self._frames = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -115,9 +118,19 @@ class ReaderLink(_Link):
         for position in range(count):
             frame = self.buffer.frame(position)
             if frame[4] == Internal.ANSWERS:
-                self.gateway.bundle_answered(self.number, frame)
+                self._take_answers(Answers.read(frame), bytes(frame[HEADER_BYTES:]))
             else:
-                self.gateway.query_answered(self.number, frame)
+                self.gateway.asked.answered(self.number, frame)
+
+    def _take_answers(self, told: Answers, frames: bytes) -> None:
+        """Hand on the answers to a bundle when all are there: a part can't be taken back."""
+        if self._told is not None:
+            told, frames = self._told.and_then(told), self._frames + frames
+        if told.more:
+            self._told, self._frames = told, frames
+        else:
+            self._told, self._frames = None, b""
+            self.gateway.asked.bundle_answered(self.number, told, frames)
 
 
 def readdressed(frame: BytesLike, request: int, context: int) -> bytes:

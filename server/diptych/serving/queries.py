@@ -56,7 +56,7 @@ NO_MARK = Mark(0, 0)
 @dataclass(slots=True, eq=False)
 class Query:
     """One query of a client, from its arrival to its answer, or a bundle of `count` of them, when
-    `bundled`. `frame`: as a reader gets it. `answered`: how many of the bundle have been.
+    `bundled`. `frame`: as a reader gets it.
     """
 
     token: int
@@ -68,7 +68,6 @@ class Query:
     arrived_ns: int
     count: int = 1
     bundled: bool = False
-    answered: int = 0
     deaths: int = 0
     done: bool = False
 
@@ -193,28 +192,20 @@ class Queries:
         *,
         count: int = 1,
         last: bool = False,
-        more: bool = False,
     ) -> tuple[Query | None, list[Hold]]:
-        """A reader answered `count` queries. Returns which, unless that was done before, and
-        releases.
+        """A reader answered one, or a bundle of `count`. Returns which, unless it was answered
+        before, and releases.
 
-        `last`: the reader ends by itself now, so it holds its image until it is reaped. `more`: the
-        others of the bundle are still to come.
+        `last`: the reader ends by itself now, so it holds its image until it is reaped.
         """
         reader = self.readers.get(number)
         if reader is None or not reader.batch or reader.batch[0].token != token:
             return None, []
-        query = reader.batch[0]
+        query = reader.batch.popleft()
         reader.since_ns = now_ns
         reader.answered += count
         reader.busy_us += run_us
         self._learn_from(query, run_us * 1000, count)
-        if more:
-            if query.done:
-                return None, []
-            self._keep_rest(query, count)
-            return query, []
-        reader.batch.popleft()
         if last:
             reader.gone = True
             self._give_again(each for each in reader.batch if reader.alone in (None, each))
@@ -411,9 +402,7 @@ class Queries:
         was at, and whether that is with another one already.
         """
         running, alone = self._running(reader), reader.alone
-        again = [
-            each for each in reader.batch if each is not running and alone in (None, each)
-        ]
+        again = [each for each in reader.batch if each is not running and alone in (None, each)]
         if running.count == 1 or running.done:
             return again, running, alone not in (None, running)
         stuck, others = self._part(running, reader)
@@ -435,8 +424,7 @@ class Queries:
     def _part(self, query: Query, reader: Reader) -> tuple[Query, list[Query]]:
         """The query of a bundle that a reader runs, and bundles of those before and behind it."""
         mark = self._mark_of(reader.number)
-        place = mark.place - query.answered if mark.token == query.token else 0
-        place = min(max(place, 0), query.count - 1)
+        place = min(mark.place, query.count - 1) if mark.token == query.token else 0
         rest = query.count - place - 1
         parts = [(0, place), (place, 1), (place + 1, rest)]
         made = [self._made_of(query, first, count) for first, count in parts if count]
@@ -464,15 +452,6 @@ class Queries:
         self._take_in(made)
         self._arrivals.appendleft(made)
         return made
-
-    def _keep_rest(self, query: Query, answered: int) -> None:
-        """The first ones of a bundle have been answered."""
-        self.bytes -= len(query.frame)
-        query.count -= answered
-        self._count -= answered
-        query.answered += answered
-        query.frame = bundle(query.token, query.count, part(query.frame, answered, query.count))
-        self.bytes += len(query.frame)
 
     def _take_in(self, query: Query) -> None:
         self._open[query.token] = query

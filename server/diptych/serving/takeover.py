@@ -226,7 +226,8 @@ class _Takeover:
 
     def _mirror(self) -> Mirror:
         # The configuration takes nothing but these words.
-        tracker = choose_tracker(self.region, cast(Preference, self.settings.sync.tracker))
+        preference = cast(Preference, self.settings.sync.tracker)
+        tracker = choose_tracker(self.region, preference, leave_hot=True)
         current = NONE if self.newest is None else self.newest
         return Mirror(self.region, tracker, self.images, current=current)
 

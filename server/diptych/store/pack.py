@@ -10,36 +10,41 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import inlined, kernel
 from diptych.memory.layout import Words
 from diptych.store.fields import get_packed, whole_at
 from diptych.store.words import REFERENCE_BITS, T_HEAP
 
 Bytes = npt.NDArray[np.uint8]
 
-# Ops, and their operands. Those from INT on take words, one if nothing else is said.
-DONE = 0
-LITERAL = 1  # how many bytes, these as words
-ROW = 2  # the table's descriptor: takes the word that is the slot
-ITEMS = 3  # words of an item, jump: takes how many items, and where the first one is
-INT = 4
-UNSIGNED = 5
-FLOAT = 6
-SHORT_FLOAT = 7  # 32 bits, with their sign
-BOOL = 8
-TEXT = 9  # words, bytes at most: takes so many words
+# Ops, and their operands. Those of values take a word each, if nothing else is said.
+INT = 0
+UNSIGNED = 1
+FLOAT = 2
+SHORT_FLOAT = 3  # 32 bits, with their sign
+BOOL = 4
+WORD_TEXT = 5  # what fits into the word
+WORD_DATA = 6  # bytes
+WORDS = 7  # the ops above are all in their word
+HEAP_TEXT = 7  # a reference into the heap of the row's table
+HEAP_DATA = 8
+TEXT = 9  # words that it takes, bytes at most
 DATA = 10  # the same, and exactly so many bytes
-HEAP_TEXT = 11  # a reference into the heap of the row's table
-HEAP_DATA = 12
-OPTIONAL = 13  # jump, words behind the one that says whether there is a value
-COLUMN = 16  # an op from INT on, with this added: of the row. First operand: which value word
+OPTIONAL = 11  # jump, words behind the one that says whether there is a value
+COLUMN = (
+    16  # an op with this added is of the row; its first operand is the number of the value word
+)
+DONE = 32
+LITERAL = 33  # how many bytes, these as words
+ROW = 34  # the table's descriptor: takes the word that is the slot
+ITEMS = 35  # words of an item, jump: takes how many items there are, and where the first one is
 
 NONE, FALSE = 0xC0, 0xC2
 LENGTH_MASK = (1 << REFERENCE_BITS) - 1
 NO_ROOM = -1
 
 
-@kernel
+@inlined
 def put_number(out: Bytes, position: int, limit: int, mark: int, value: int, size: int) -> int:
     """Write a byte, and `size` bytes of a number, the highest first; where they end, or NO_ROOM."""
     if limit - position <= size:
@@ -61,7 +66,7 @@ def put_number(out: Bytes, position: int, limit: int, mark: int, value: int, siz
     return position + 1 + size
 
 
-@kernel
+@inlined
 def put_int(out: Bytes, position: int, limit: int, value: int, unsigned: bool) -> int:
     """Write an int in as few bytes as it takes."""
     if value < 0 and not unsigned:
@@ -85,7 +90,7 @@ def put_int(out: Bytes, position: int, limit: int, value: int, unsigned: bool) -
     return put_number(out, position, limit, 0xCE, value, 4)
 
 
-@kernel
+@inlined
 def put_head(out: Bytes, position: int, limit: int, length: int, is_text: bool) -> int:
     """What stands before so many bytes of text or data."""
     if is_text and length < 0x20:
@@ -98,7 +103,7 @@ def put_head(out: Bytes, position: int, limit: int, length: int, is_text: bool) 
     return put_number(out, position, limit, first + 2, length, 4)
 
 
-@kernel
+@inlined
 def put_items_head(out: Bytes, position: int, limit: int, count: int) -> int:
     """What stands before so many items of a list."""
     if count < 0x10:
@@ -108,134 +113,152 @@ def put_items_head(out: Bytes, position: int, limit: int, count: int) -> int:
     return put_number(out, position, limit, 0xDD, count, 4)
 
 
-@kernel
+@inlined
 def put_octets(
     words: Words, source: int, length: int, out: Bytes, position: int, limit: int
 ) -> int:
     """Write `length` bytes from words[source] on."""
     if position < 0 or limit - position < length:
         return NO_ROOM
-    at = np.uint64(position)
-    for _ in range(length >> 3):
-        word = np.uint64(words[source])
-        for i in range(8):
-            out[at + np.uint64(i)] = np.uint8(word >> np.uint64(8 * i) & np.uint64(0xFF))
-        at += np.uint64(8)
-        source += 1
+    for i in range(length >> 3):
+        put_whole(out, position + i * 8, words[source + i])
     if length & 7 != 0:
-        word = np.uint64(words[source])
-        for _ in range(length & 7):
-            out[at] = np.uint8(word & np.uint64(0xFF))
-            word >>= np.uint64(8)
-            at += np.uint64(1)
+        rest = position + (length & ~7)
+        put_part(out, rest, words[source + (length >> 3)], length & 7)
     return position + length
 
 
-@kernel
+@inlined
+def put_whole(out: Bytes, position: int, word: int) -> None:
+    """Write the eight bytes of a word, the lowest first."""
+    at, octets = np.uint64(position), np.uint64(np.int64(word))
+    for i in range(8):
+        out[at + np.uint64(i)] = np.uint8(octets >> np.uint64(8 * i) & np.uint64(0xFF))
+
+
+@inlined
+def put_part(out: Bytes, position: int, word: int, length: int) -> None:
+    """The first of them."""
+    at, octets = np.uint64(position), np.uint64(np.int64(word))
+    for i in range(length):
+        out[at + np.uint64(i)] = np.uint8(octets >> np.uint64(8 * i) & np.uint64(0xFF))
+
+
+@inlined
+def bytes_used(word: int) -> int:
+    """How many bytes of a word there are up to the last one that is not zero."""
+    octets, count = np.uint64(np.int64(word)), 0
+    while octets != np.uint64(0):
+        octets >>= np.uint64(8)
+        count += 1
+    return count
+
+
+@inlined
 def text_length(words: Words, source: int, count: int) -> int:
-    """Bytes of a text in `count` words: up to the last one that is not zero."""
-    while count > 0 and words[source + count - 1] == 0:
+    """Bytes of a text in `count` words."""
+    while count > 1 and words[source + count - 1] == 0:
         count -= 1
-    if count == 0:
-        return 0
-    length = count * 8 - 8
-    word = np.uint64(words[source + count - 1])
-    while word != 0:
-        word >>= np.uint64(8)
-        length += 1
-    return length
+    return count * 8 - 8 + bytes_used(words[source + count - 1])
 
 
-@kernel
+@inlined
 def short_float(word: int) -> int:
     """The bits of a double with the value of the float of 32 bits in a word."""
     short = np.int32(np.int64(word)).view(np.float32)
     return int(np.float64(short).view(np.int64))
 
 
-@kernel
-def put_value(
-    op: int,
-    value: int,
-    words: Words,
-    source: int,
-    length: int,
-    out: Bytes,
-    position: int,
-    limit: int,
-) -> int:
-    """Write one value: the word itself, or `length` bytes from words[source] on."""
-    if op == INT or op == UNSIGNED:
+@inlined
+def put_word(op: int, value: int, size: int, out: Bytes, position: int, limit: int) -> int:
+    """Write a value that is all in its word. `size`: of data, its bytes."""
+    if op <= UNSIGNED:
         return put_int(out, position, limit, value, op == UNSIGNED)
-    if op == FLOAT or op == SHORT_FLOAT:
-        bits = short_float(value) if op == SHORT_FLOAT else value
-        return put_number(out, position, limit, 0xCB, bits, 8)
     if op == BOOL:
         return put_number(out, position, limit, FALSE | value, 0, 0)
-    position = put_head(out, position, limit, length, op == TEXT or op == HEAP_TEXT)
-    return put_octets(words, source, length, out, position, limit)
+    if op <= SHORT_FLOAT:
+        bits = short_float(value) if op == SHORT_FLOAT else value
+        return put_number(out, position, limit, 0xCB, bits, 8)
+    length = bytes_used(value) if op == WORD_TEXT else size
+    position = put_head(out, position, limit, length, op == WORD_TEXT)
+    if position < 0 or limit - position < length:
+        return NO_ROOM
+    put_part(out, position, value, length)
+    return position + length
+
+
+@inlined
+def put_literal(program: Words, at: int, out: Bytes, position: int, limit: int) -> int:
+    """Write the bytes of a LITERAL's operands."""
+    length: int = program[at]
+    if length > 8:
+        return put_octets(program, at + 1, length, out, position, limit)
+    if limit - position < length:
+        return NO_ROOM
+    put_part(out, position, program[at + 1], length)
+    return position + length
 
 
 @kernel
 def pack(
     program: Words, at: int, words: Words, source: int, out: Bytes, position: int, limit: int
 ) -> int:
-    """Write the value whose words begin at `source`, as the program at `at` says, to out[position:].
+    """Write the value whose words begin at `source` to out[position:], as the program at `at` says.
 
-    Returns where it ends, or NO_ROOM: it does not end before `limit`. Then anything may stand there.
+    Returns where it ends, or NO_ROOM: that is not before `limit`. Then anything may stand up to
+    there, but nothing behind.
     """
     t = row = 0
     while position >= 0:
         op = program[at]
         at += 1
-        if op == DONE:
-            return position
-        if op == LITERAL:
-            position = put_octets(program, at + 1, program[at], out, position, limit)
+        if op < DONE:
+            if op < COLUMN:
+                step, taken, value = 1, source, words[source]
+            else:
+                op -= COLUMN
+                step, taken = 0, whole_at(words, t, program[at], row)
+                value = get_packed(words, t, program[at], row) if taken < 0 else words[taken]
+                at += 1
+            source += step
+            if op < WORDS:
+                position = put_word(op, value, program[at], out, position, limit)
+                at += op == WORD_DATA
+            elif op == OPTIONAL:
+                if value == 0:
+                    position = put_number(out, position, limit, NONE, 0, 0)
+                    source += step * program[at + 1]
+                    at += program[at]
+                at += 2
+            else:
+                if op <= HEAP_DATA:
+                    length = value & LENGTH_MASK
+                    taken = words[t + T_HEAP] + (value >> REFERENCE_BITS)
+                else:
+                    length = (
+                        text_length(words, taken, program[at]) if op == TEXT else program[at + 1]
+                    )
+                    source += step * (program[at] - 1)
+                    at += 2
+                is_text = op in (TEXT, HEAP_TEXT)
+                position = put_head(out, position, limit, length, is_text)
+                position = put_octets(words, taken, length, out, position, limit)
+        elif op == LITERAL:
+            position = put_literal(program, at, out, position, limit)
             at += 1 + (program[at] + 7 >> 3)
-            continue
-        if op == ROW:
+        elif op == DONE:
+            return position
+        elif op == ROW:
             t, row = program[at], words[source]
             source += 1
             at += 1
-            continue
-        if op == ITEMS:
+        else:
             position = put_items_head(out, position, limit, words[source])
             item = words[source + 1]
             for _ in range(words[source]):
                 if position >= 0:
                     position = pack(program, at + 2, words, item, out, position, limit)
-                item += program[at]
+                    item += program[at]
             source += 2
             at += 2 + program[at + 1]
-            continue
-        taken = source
-        if op >= COLUMN:
-            op -= COLUMN
-            taken = whole_at(words, t, program[at], row)
-            value = get_packed(words, t, program[at], row) if taken < 0 else words[taken]
-            at += 1
-            step = 0
-        else:
-            value = words[source]
-            source += 1
-            step = 1
-        length = 0
-        if op == OPTIONAL:
-            if value == 0:
-                position = put_number(out, position, limit, NONE, 0, 0)
-                source += step * program[at + 1]
-                at += program[at]
-            at += 2
-            continue
-        if op == TEXT or op == DATA:
-            length = program[at + 1]
-            if op == TEXT:
-                length = text_length(words, taken, program[at])
-            source += step * (program[at] - 1)
-            at += 2
-        elif op == HEAP_TEXT or op == HEAP_DATA:
-            length = value & LENGTH_MASK
-            taken = words[t + T_HEAP] + (value >> REFERENCE_BITS)
-        position = put_value(op, value, words, taken, length, out, position, limit)
     return NO_ROOM

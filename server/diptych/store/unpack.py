@@ -15,27 +15,29 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import inlined, kernel
 from diptych.memory.layout import Words
 from diptych.store.spans import clear
 
 Bytes = npt.NDArray[np.uint8]
 
-# Ops, and their operands.
-ARGUMENTS = 0  # least, most: the array around all
-DEFAULT = 1  # number of a parameter, jump, its words, how many follow, those: if it is left out
-INT = 2  # low, high
-MEMBER = 3  # how many follow, the members of an enum
-FLOAT = 4
-LIMITED_FLOAT = 5  # IS_SHORT and IS_BOUNDED, low and high as bits of doubles, the same as ints
-BOOL = 6
-TEXT = 7  # bytes at most, words
-DATA = 8  # bytes, words
-NIL = 9
-ARRAY = 10  # least, most
-OPTIONAL = 11  # jump, words with the one that says whether there is a value
-ITEMS = 12  # least, most, words of an item, jump
-AGAIN = 13  # jump back to an item's first op
+# Ops, and their operands. Those of values have two more in front: how many operands there are in
+# all, and how many words the value takes.
+INT = 0  # low, high
+MEMBER = 1  # how many follow, the members of an enum
+FLOAT = 2
+LIMITED_FLOAT = 3  # IS_SHORT and IS_BOUNDED, low and high as bits of doubles, the same as ints
+BOOL = 4
+NIL = 5
+TEXT = 6  # bytes at most
+DATA = 7  # bytes
+VALUES = 8  # the ops below are of values
+OPTIONAL = 8  # jump, words with the one that says whether there is a value
+ARRAY = 9  # least, most items
+ITEMS = 10  # least, most, words of an item, jump
+AGAIN = 11  # jump back to an item's first op
+ARGUMENTS = 12  # least, most: the array around all
+DEFAULT = 13  # number of a parameter, jump, its words, how many follow, those: if it is left out
 DONE = 14
 
 NONE, TRUE = 0xC0, 0xC3
@@ -49,7 +51,7 @@ INFINITY_BITS = 0x7FF0000000000000
 BAD = -1
 
 
-@kernel
+@inlined
 def octets(data: Bytes, position: int, count: int) -> int:
     """`count` bytes, 8 at most, as a word in memory has them: the first one is the lowest."""
     at = np.uint64(position)
@@ -65,24 +67,21 @@ def octets(data: Bytes, position: int, count: int) -> int:
     return int(np.int64(word))
 
 
-@kernel
+@inlined
 def number(data: Bytes, position: int, size: int) -> int:
     """1, 2, 4 or 8 bytes, the highest first, without a sign; what needs 64 bits is negative."""
-    at = np.uint64(position)
-    word = np.uint64(data[at])
-    if size == 2:
-        for i in range(1, 2):
+    at, word = np.uint64(position), np.uint64(0)
+    if position + 8 <= len(data):
+        for i in range(8):
             word = word << np.uint64(8) | np.uint64(data[at + np.uint64(i)])
-    elif size == 4:
-        for i in range(1, 4):
-            word = word << np.uint64(8) | np.uint64(data[at + np.uint64(i)])
-    elif size == 8:
-        for i in range(1, 8):
+        word >>= np.uint64(64 - 8 * size)
+    else:
+        for i in range(size):
             word = word << np.uint64(8) | np.uint64(data[at + np.uint64(i)])
     return int(np.int64(word))
 
 
-@kernel
+@inlined
 def int_bytes(first: int) -> int:
     """How many bytes the int has that begins with this one; 0: it is no int."""
     if first < 0x80 or first >= 0xE0:
@@ -92,7 +91,7 @@ def int_bytes(first: int) -> int:
     return 0
 
 
-@kernel
+@inlined
 def int_at(data: Bytes, position: int, first: int, size: int) -> int:
     """The int of `size` bytes at a position; without a sign and above 63 bits, it is negative."""
     if size == 1:
@@ -104,7 +103,7 @@ def int_at(data: Bytes, position: int, first: int, size: int) -> int:
     return value
 
 
-@kernel
+@inlined
 def double_of(value: int, unsigned: bool) -> int:
     """Bits of the double nearest to an int, as Python's float() has it."""
     if unsigned and value < 0:
@@ -114,14 +113,14 @@ def double_of(value: int, unsigned: bool) -> int:
     return int(np.float64(value).view(np.int64))
 
 
-@kernel
-def is_within(bits: int, low: int, high: int) -> bool:
+@inlined
+def is_between(bits: int, low: int, high: int) -> bool:
     """Whether a double is between two, all given as bits; NaN is not."""
     value = np.int64(bits).view(np.float64)
     return bool(np.int64(low).view(np.float64) <= value <= np.int64(high).view(np.float64))
 
 
-@kernel
+@inlined
 def count_at(data: Bytes, position: int, first: int, stop: int) -> int:
     """How many items the array has that begins with this byte, or BAD."""
     if 0x90 <= first <= 0x9F:
@@ -133,7 +132,7 @@ def count_at(data: Bytes, position: int, first: int, stop: int) -> int:
     return BAD
 
 
-@kernel
+@inlined
 def text_head(first: int) -> int:
     """Bytes before the text that begins with this byte; 0: it is no text."""
     if 0xA0 <= first <= 0xBF:
@@ -141,13 +140,13 @@ def text_head(first: int) -> int:
     return 1 + (1 << (first - 0xD9)) if 0xD9 <= first <= 0xDB else 0
 
 
-@kernel
+@inlined
 def data_head(first: int) -> int:
     """The same of data."""
     return 1 + (1 << (first - 0xC4)) if 0xC4 <= first <= 0xC6 else 0
 
 
-@kernel
+@inlined
 def array_head(first: int) -> int:
     """The same of an array."""
     if first == 0xDC:
@@ -157,7 +156,7 @@ def array_head(first: int) -> int:
 
 @kernel
 def is_utf8(data: Bytes, position: int, stop: int) -> bool:
-    """Whether these bytes are UTF-8 as Python reads it: no surrogates, nothing longer than needed."""
+    """Whether these bytes are UTF-8 as Python reads it: no surrogates, nothing too long."""
     while position < stop:
         first = int(data[position])
         position += 1
@@ -187,7 +186,7 @@ def is_utf8(data: Bytes, position: int, stop: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def put_octets(
     data: Bytes, position: int, length: int, words: Words, target: int, count: int
 ) -> int:
@@ -212,26 +211,26 @@ def put_octets(
     return int(np.int64(found))
 
 
-@kernel
+@inlined
 def put_text(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
-    """Write the text at a position; where it ends, or BAD. `at`: of its op's operands."""
+    """Write the text at a position; where it ends, or BAD. `at`: where its op is."""
     first = int(data[np.uint64(position)])
     head = text_head(first)
     if head == 0 or stop - position < head:
         return BAD
     length = first & 0x1F if head == 1 else number(data, position + 1, head - 1)
     position += head
-    if length > program[at] or stop - position < length:
+    if length > program[at + 3] or stop - position < length:
         return BAD
-    found = put_octets(data, position, length, words, target, program[at + 1])
+    found = put_octets(data, position, length, words, target, program[at + 2])
     if found & 1 != 0 or (found != 0 and not is_utf8(data, position, position + length)):
         return BAD
     return position + length
 
 
-@kernel
+@inlined
 def put_data(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
@@ -241,19 +240,19 @@ def put_data(
         return BAD
     length = number(data, position + 1, head - 1)
     position += head
-    if length != program[at] or stop - position < length:
+    if length != program[at + 3] or stop - position < length:
         return BAD
-    put_octets(data, position, length, words, target, program[at + 1])
+    put_octets(data, position, length, words, target, program[at + 2])
     return position + length
 
 
-@kernel
+@inlined
 def put_float(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
     """The same of a number, as a double."""
     first = int(data[np.uint64(position)])
-    limits = program[at] if program[at - 1] == LIMITED_FLOAT else 0
+    limits = program[at + 3] if program[at] == LIMITED_FLOAT else 0
     size = int_bytes(first)
     if first == 0xCB:
         size = 9
@@ -271,19 +270,17 @@ def put_float(
         is_large = first == 0xCF and value < 0
         words[target] = double_of(value, is_large)
         # As ints: one that is no double may be beyond a bound, and the double next to it not.
-        if limits & IS_BOUNDED != 0:
-            if is_large or not program[at + 3] <= value <= program[at + 4]:
-                return BAD
-        return position + size
+        fits = not is_large and program[at + 6] <= value <= program[at + 7]
+        return BAD if limits & IS_BOUNDED != 0 and not fits else position + size
     words[target] = bits
-    if limits & IS_BOUNDED != 0 and not is_within(bits, program[at + 1], program[at + 2]):
+    if limits & IS_BOUNDED != 0 and not is_between(bits, program[at + 4], program[at + 5]):
         return BAD
     if limits & IS_SHORT != 0 and SHORT_END_BITS <= bits & INT_MAX < INFINITY_BITS:
         return BAD
     return position + size
 
 
-@kernel
+@inlined
 def put_int(
     program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
 ) -> int:
@@ -296,12 +293,33 @@ def put_int(
     if first == 0xCF and value < 0:
         return BAD
     words[target] = value
-    if program[at - 1] == INT:
-        return position + size if program[at] <= value <= program[at + 1] else BAD
-    for i in range(program[at]):
-        if value == program[at + 1 + i]:
+    if program[at] == INT:
+        return position + size if program[at + 3] <= value <= program[at + 4] else BAD
+    for i in range(program[at + 3]):
+        if value == program[at + 4 + i]:
             return position + size
     return BAD
+
+
+@inlined
+def put_value(
+    program: Words, at: int, data: Bytes, position: int, stop: int, words: Words, target: int
+) -> int:
+    """The same of what the op at `at` wants."""
+    op = program[at]
+    if op <= MEMBER:
+        return put_int(program, at, data, position, stop, words, target)
+    if op <= LIMITED_FLOAT:
+        return put_float(program, at, data, position, stop, words, target)
+    if op == TEXT:
+        return put_text(program, at, data, position, stop, words, target)
+    if op == DATA:
+        return put_data(program, at, data, position, stop, words, target)
+    first = int(data[np.uint64(position)])
+    if op == NIL:
+        return position + 1 if first == NONE else BAD
+    words[target] = first & 1
+    return position + 1 if first | 1 == TRUE else BAD
 
 
 @kernel
@@ -316,72 +334,48 @@ def unpack(
     position, given, behind, left = start, 0, target, 0
     while position >= 0:
         op = program[at]
-        at += 1
-        if op == DONE:
+        if op < VALUES and position < stop:
+            position = put_value(program, at, payload, position, stop, words, target)
+            target += program[at + 2]
+            at += 1 + program[at + 1]
+        elif op == DONE:
             return 0 if position == stop else 1
-        if op == AGAIN:
+        elif op == AGAIN:
             left -= 1
-            if left > 0:
-                at -= program[at]
-            else:
-                target = behind
-                at += 1
-            continue
-        if op == DEFAULT:
-            literals = program[at + 3]
-            if program[at] >= given:
+            target = target if left > 0 else behind
+            at += 2 if left == 0 else -program[at + 1]
+        elif op == DEFAULT:
+            literals = program[at + 4]
+            if program[at + 1] >= given:
                 for i in range(literals):
-                    words[target + i] = program[at + 4 + i]
+                    words[target + i] = program[at + 5 + i]
+                target += program[at + 3]
+                at += program[at + 2]
+            at += 5 + literals
+        elif position >= stop:
+            return 1
+        elif op == OPTIONAL:
+            if payload[np.uint64(position)] != NONE:
+                words[target] = 1
+                target += 1
+            else:
+                clear(words, target, program[at + 2])
+                position += 1
                 target += program[at + 2]
                 at += program[at + 1]
-            at += 4 + literals
-            continue
-        if position >= stop:
-            return 1
-        first = int(payload[np.uint64(position)])
-        if op == INT or op == MEMBER:
-            position = put_int(program, at, payload, position, stop, words, target)
-            at += 2 if op == INT else 1 + program[at]
-            target += 1
-        elif op == FLOAT or op == LIMITED_FLOAT:
-            position = put_float(program, at, payload, position, stop, words, target)
-            at += 0 if op == FLOAT else 5
-            target += 1
-        elif op == TEXT:
-            position = put_text(program, at, payload, position, stop, words, target)
-            target += program[at + 1]
-            at += 2
-        elif op == DATA:
-            position = put_data(program, at, payload, position, stop, words, target)
-            target += program[at + 1]
-            at += 2
-        elif op == OPTIONAL and first == NONE:
-            clear(words, target, program[at + 1])
-            target += program[at + 1]
-            at += 2 + program[at]
-            position += 1
-        elif op == OPTIONAL:
-            words[target] = 1
-            target += 1
-            at += 2
-        elif op == BOOL:
-            words[target] = first & 1
-            target += 1
-            position = position + 1 if first | 1 == TRUE else BAD
-        elif op == NIL:
-            position = position + 1 if first == NONE else BAD
+            at += 3
         else:
+            first = int(payload[np.uint64(position)])
             count = count_at(payload, position, first, stop)
-            if count < program[at] or count > program[at + 1]:
+            if count < program[at + 1] or count > program[at + 2]:
                 return 1
             position += array_head(first)
             if op == ARGUMENTS:
                 given = count
             elif op == ITEMS:
-                words[target] = count
-                behind = target + 1 + program[at + 1] * program[at + 2]
-                left = count
-                target = target + 1 if count > 0 else behind
-                at += 2 if count > 0 else 2 + program[at + 3]
-            at += 2
+                words[target] = left = count
+                behind = target + 1 + program[at + 2] * program[at + 3]
+                target = behind if count == 0 else target + 1
+                at += 2 + (program[at + 4] if count == 0 else 0)
+            at += 3
     return 1

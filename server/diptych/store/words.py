@@ -230,11 +230,11 @@ CALL_ANSWER_MAX = 256
 S_CONTROL = -(-(S_CALL + CALL_WORDS) // PAGE_WORDS) * PAGE_WORDS
 S_BLOB = S_CONTROL + PAGE_WORDS  # bytes of a value on its way into a heap
 BLOB_WORDS = (HEAP_VALUE_BYTES_MAX + 1) // 8
-S_BUILT = S_BLOB + BLOB_WORDS  # what a compiled handler builds: lists (store/built.py)
+S_BUILT = S_BLOB + BLOB_WORDS  # what a compiled handler builds: lists and sets (store/built.py)
 BUILT_WORDS = 1 << 15
 S_UNDO = S_BUILT + BUILT_WORDS
 
-# A list that a compiled handler builds.
+# A list or a set that a compiled handler builds.
 B_COUNT = 0
 B_ROOM = 1  # for how many items
 B_ITEMS = 2  # word position of the first

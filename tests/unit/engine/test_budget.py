@@ -13,7 +13,6 @@ import pytest
 from diptych import App, Db, Rejected, key, ordered, ref
 from diptych.control_page import ControlPage
 from diptych.store import words as at
-from diptych.store.compiled.handlers import INTERPRETED_CODES, failed
 from diptych.store.faults import OverBudgetNow
 from diptych.testing import Bench
 from diptych_client.errors import OverBudget
@@ -204,14 +203,16 @@ def test_a_doomed_transaction_does_not_run_again_for_memory(bench: Bench) -> Non
 
 
 def test_what_compiled_code_gives_up_is_not_run_again(bench: Bench) -> None:
-    def never(db: Db) -> None:
+    def never(db: Db, what: int) -> None:
         raise AssertionError("it was run")
 
-    db = bench._engine.db
-    db.space.control[at.DOOMED] = bench._engine.sequence
-    for code in INTERPRETED_CODES:
-        with pytest.raises(OverBudgetNow):
-            failed(code, never, db, ())
+    operations = bench._engine._operations
+    number = next(each.number for each in app.operations if each.name == "act")
+    name, _, bind = operations[number]
+    operations[number] = name, never, bind
+    doom_next(bench)
+    with pytest.raises(OverBudget, match="act"):
+        bench.act(9)
 
 
 def test_outside_of_frames_the_error_is_the_same(bench: Bench) -> None:

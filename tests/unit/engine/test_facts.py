@@ -26,8 +26,8 @@ from diptych.engine.facts import (
     same_floats,
     to_text,
 )
-from diptych.sources import code_digest
 from diptych.errors import ConfigurationError, CorruptionError
+from diptych.sources import code_digest
 
 FILES = {
     "shop/__init__.py": "",

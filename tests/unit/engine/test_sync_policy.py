@@ -12,6 +12,7 @@ from diptych.engine.sync_policy import (
     FAULT_NS,
     PAGES_GOAL_MIN,
     PAGES_PER_TRANSACTION,
+    REFILL_NS,
     SyncPolicy,
     SyncSettings,
 )
@@ -44,8 +45,8 @@ def test_a_query_that_waits_does_not_wait_for_the_interval() -> None:
 def test_what_a_sync_cost_is_paid_before_the_next_one() -> None:
     plan = policy(max_duty=0.1, interval_ms=1)
     plan.began(0)
-    plan.spent(1 * MS, 1 * MS, taken_pages=1000)
-    cost_ns = 1 * MS + 1000 * FAULT_NS
+    plan.spent(1 * MS, 1 * MS, protected_pages=1000, copied_pages=2000)
+    cost_ns = 1 * MS + 1000 * FAULT_NS + 2000 * REFILL_NS
     assert plan.delay_ns(1 * MS, demanded=True) == 10 * cost_ns
     assert plan.delay_ns(1 * MS, demanded=False) == 10 * cost_ns
     assert plan.delay_ns(1 * MS + 10 * cost_ns, demanded=True) == 0
@@ -55,6 +56,13 @@ def test_time_that_a_stopped_process_did_not_have_is_not_billed_for_long() -> No
     policy = SyncPolicy(SyncSettings(interval_ms=0, max_duty=0.1), 0)
     policy.spent(60_000 * MS, writer_ns=60_000 * MS)
     assert policy.delay_ns(60_000 * MS, demanded=True) == 2000 * MS
+
+
+def test_what_many_pages_cost_is_billed_in_full() -> None:
+    plan = policy(interval_ms=0, max_duty=0.1)
+    cost_ns = plan.spent(0, writer_ns=0, protected_pages=1_000_000)
+    assert cost_ns == 1_000_000 * FAULT_NS
+    assert plan.delay_ns(0, demanded=True) == 10 * cost_ns
 
 
 def test_idling_does_not_save_up_for_a_burst() -> None:

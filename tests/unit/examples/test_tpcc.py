@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from tests.support.lanes import Lanes
 from tests.unit.examples.naive_tpcc import DATA_CHARACTERS, NaiveTpcc, Refused, dump
 
 from diptych import Db, Rejected
@@ -21,6 +22,7 @@ from tpcc.invariants import CONDITIONS
 from tpcc.terminals import DECK, Terminals
 
 NOW = 1_700_000_000_000_000_000
+LANES = ("interpreted", "compiled")
 SMALL = Scale(warehouses=2, items=300, customers=40)
 BAR = last_name(0)  # of customer 1 of each district, and of nobody else at this size
 
@@ -38,10 +40,10 @@ def untouched() -> Iterator[Bench]:
     yield from populated()
 
 
-@pytest.fixture
-def tpcc() -> Iterator[Bench]:
+@pytest.fixture(params=LANES)
+def tpcc(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A smaller one to be changed."""
-    yield from populated(Scale(warehouses=2, items=100, customers=20))
+    yield from populated(Scale(warehouses=2, items=100, customers=20), lane=request.param)
 
 
 def order(bench: Bench, *items: int, quantity: int = 1, supplier: int = 1) -> Any:
@@ -322,13 +324,14 @@ def answer(naive: NaiveTpcc, operation: str, now: int, arguments: Any) -> Any:
         return no
 
 
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("warehouses", [1, 2])
-def test_as_the_naive_model_does(warehouses: int) -> None:
+def test_as_the_naive_model_does(warehouses: int, lane: str) -> None:
     scale = Scale(warehouses, items=200, customers=30)
     calls = Terminals(scale, seed=5).calls
     streams = [calls(connection) for connection in range(4 * warehouses)]
     outcomes: Counter[str] = Counter()
-    for bench in populated(scale):
+    for bench in populated(scale, lane=lane):
         naive = NaiveTpcc(dump(bench.db))
         now = NOW
         for number in range(2_500):
@@ -347,6 +350,23 @@ def test_as_the_naive_model_does(warehouses: int) -> None:
                 assert bench.conditions().broken == []
         bench.verify()
     assert set(outcomes) == {*DECK, "item_not_found"}
+
+
+def test_both_lanes_leave_the_same_bytes() -> None:
+    """And compiled code gives nothing up that is not rejected by a table."""
+    scale = Scale(2, items=200, customers=30)
+    streams = [Terminals(scale, seed=6).calls(connection) for connection in range(4)]
+    with Lanes(app) as lanes:
+        for operation, arguments in population(scale):
+            lanes.call(operation, *arguments)
+        engine = lanes.benches[1]._engine
+        before, transactions = engine.compiled, 0
+        for number in range(600):
+            operation, arguments = next(streams[number % 4])
+            transactions += operation in ("new_order", "payment", "delivery")
+            lanes.call(operation, *arguments)
+        lanes.compare()
+        assert engine.compiled - before > transactions - 5  # which needed memory
 
 
 # Conditions --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from diptych.serving.queries import (
     Queries,
     Query,
 )
-from diptych_client.errors import HistoryChanged, ServerError, TimedOut
+from diptych_client.errors import HistoryChanged, ServerError, ShuttingDown, TimedOut
 
 MS = 1_000_000
 LIMIT_NS = 1000 * MS
@@ -353,7 +353,7 @@ def test_random_days_end_with_every_query_answered_once(seed: int) -> None:
         for number, batch in desk.dispatch().items():
             assert not running.get(number)
             running[number] = list(batch)
-    for query in queries.give_up():
+    for query, _, _ in queries.give_up(ShuttingDown("the end")):
         end(query)
     assert ends == dict.fromkeys(range(1, desk.tokens + 1), 1)
     for number in list(queries.readers):

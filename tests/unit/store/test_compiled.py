@@ -166,13 +166,68 @@ def none_assigned(db: Db) -> None:
 
 
 def measured(db: Db) -> int:
-    """len() of text and bytes is not compiled"""
-    return len(db.thing[1].name)  # here
+    """len() of bytes is not compiled"""
+    return len(db.thing[1].tag)  # here
 
 
 def taken_apart(db: Db) -> bool:
-    """parts of text and bytes are not compiled"""
+    """of the parts of text the first ones are compiled alone: text[:n]"""
     return db.thing[1].name[0] == "a"  # here
+
+
+def cut_off(db: Db) -> bool:
+    """parts of text are compiled as text[:n] alone"""
+    return db.thing[1].name[1:] == "a"  # here
+
+
+def cut_by_a_float(db: Db) -> bool:
+    """text is cut behind an int of characters, not float"""
+    return db.thing[1].name[: db.thing[1].size] == "a"  # type: ignore[misc]  # here
+
+
+def text_and_int(db: Db) -> bool:
+    """+ of text(8) and int is not compiled"""
+    return db.thing[1].name + db.thing[1].count == "a"  # type: ignore[operator]  # here
+
+
+def formatted_float(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of float"""
+    return f"{db.thing[1].size}" == "a"  # here
+
+
+def formatted_perhaps(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of int | None"""
+    return f"{db.thing[1].limit}" == "a"  # here
+
+
+def formatted_bool(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of bool"""
+    return f"{db.thing[1].ready}" == "a"  # here
+
+
+def formatted_otherwise(db: Db) -> bool:
+    """the format '+' is not compiled; widths as 02 are"""
+    return f"{db.thing[1].count:+}" == "a"  # here
+
+
+def formatted_text(db: Db) -> bool:
+    """f-strings are compiled of text and ints, not of text(8)"""
+    return f"{db.thing[1].name:5}" == "a"  # here
+
+
+def formatted_repr(db: Db) -> bool:
+    """this f-string is not compiled; write {name}, or {name:02} for an int"""
+    return f"{db.thing[1].name!r}" == "a"  # here
+
+
+def long_text(db: Db, name: Annotated[str, text(300)]) -> bool:
+    """text of up to 1200 bytes is not compiled; 1024 is"""
+    return name + name + name + name == "a"  # here
+
+
+def sought_in_text(db: Db) -> bool:
+    """`in` looks for text in text, not for int"""
+    return 1 in db.thing[1].name  # type: ignore[operator]  # here
 
 
 def heap_read(db: Db) -> bool:
@@ -234,7 +289,7 @@ def caught(db: Db) -> int:
 
 
 def formatted(db: Db, number: int) -> None:
-    """f-strings are not compiled"""
+    """the code of a rejection must be a literal"""
     raise Rejected(f"no_{number}")  # here
 
 
@@ -286,6 +341,34 @@ def list_popped(db: Db) -> int:
     return found.pop()  # here
 
 
+def set_of_text(db: Db) -> int:
+    """the set holds int, not text(8)"""
+    found: set[str] = set()
+    found.add(db.thing[1].name)  # here
+    return len(found)
+
+
+def set_sought(db: Db) -> bool:
+    """the set holds int, not float"""
+    found: set[int] = set()
+    return db.thing[1].size in found  # here
+
+
+def set_changed(db: Db) -> int:
+    """a set's 'discard' is not compiled; add, len and `in` are"""
+    found: set[int] = set()
+    found.discard(1)  # here
+    return len(found)
+
+
+def set_walked(db: Db) -> int:
+    """getiter"""
+    found: set[int] = set()
+    for each in found:  # here
+        return each
+    return 0
+
+
 def list_changed(db: Db) -> list[int]:
     """No implementation"""
     found: list[int] = []
@@ -317,7 +400,7 @@ def compared_kinds(db: Db) -> bool:
 
 
 def searched_tuple(db: Db) -> bool:
-    """`in` is compiled for tables, and for an int in a tuple of ints"""
+    """`in` is compiled for tables, text in text, and an int in a tuple of ints"""
     return db.thing[1].name in ("a", "b")  # here
 
 
@@ -362,7 +445,7 @@ def item_set(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
 
 
 def sliced(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> int:
-    """slice is not part of what can be compiled"""
+    """parts of text are compiled as text[:n] alone"""
     return numbers[1:][0]  # here
 
 
@@ -372,7 +455,7 @@ def indexed_by_float(db: Db, numbers: Annotated[list[int], items(0, 3)], at: flo
 
 
 def searched_list(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> bool:
-    """`in` is compiled for tables, and for an int in a tuple of ints"""
+    """`in` is compiled for tables, text in text, and an int in a tuple of ints"""
     return 1 in numbers  # here
 
 
@@ -438,6 +521,17 @@ REFUSED = [
     none_assigned,
     measured,
     taken_apart,
+    cut_off,
+    cut_by_a_float,
+    text_and_int,
+    formatted_float,
+    formatted_perhaps,
+    formatted_bool,
+    formatted_otherwise,
+    formatted_text,
+    formatted_repr,
+    long_text,
+    sought_in_text,
     heap_read,
     heap_written,
     heap_inserted,
@@ -459,6 +553,10 @@ REFUSED = [
     wrong_item,
     list_popped,
     list_changed,
+    set_of_text,
+    set_sought,
+    set_changed,
+    set_walked,
     enum_called,
     mixed_numbers,
     compared_numbers,

@@ -20,7 +20,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from diptych.store.compiled.native import give_up_if
 from diptych.store.compiled.rows import parts_of
 from diptych.store.compiled.sized import sized_words
-from diptych.store.compiled.types import BIT, DataType, Refused, RowType, TextType
+from diptych.store.compiled.texts import is_text
+from diptych.store.compiled.types import BIT, DataType, Refused, RowType
 from diptych.store.compiled.values import inner, number_kind, spoken
 
 # What stands for an operator in compiled code; Numba finds these by name in this module.
@@ -66,10 +67,6 @@ COMPARISONS: dict[Any, Callable[[Any, Any], bool]] = {
     operator.gt: exact_gt,
     operator.ge: exact_ge,
 }
-
-
-def is_text(kind: types.Type) -> bool:
-    return isinstance(kind, TextType | types.StringLiteral)
 
 
 def comparable(sign: str, left: types.Type, right: types.Type) -> bool:

@@ -48,7 +48,7 @@ def key_of(app: App, operations: Iterable[Operation]) -> str:
     functions = [operation.function for operation in chosen]
     parts = [
         *_versions(),
-        _own_sources(),
+        own_sources(Path(diptych.__file__).parent),
         code_digest(functions),
         layouts.of_app(app).schema.decode(),
         *(_plain(spec.columns, spec.indexes) for spec in app.tables.values()),
@@ -149,9 +149,9 @@ def _versions() -> Iterator[str]:
 
 
 @functools.cache
-def _own_sources() -> str:
+def own_sources(package: Path) -> str:
     """A hash of Diptych's sources, taken once: those that run are the ones that were imported."""
-    package, found = Path(diptych.__file__).parent, hashlib.sha256()
+    found = hashlib.sha256()
     for path in sorted(path for pattern in OWN_SOURCES for path in package.glob(pattern)):
         found.update(f"{path.relative_to(package)}\n".encode())
         found.update(path.read_bytes())

@@ -20,7 +20,8 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from diptych.store.compiled.native import give_up_if
-from diptych.store.compiled.types import I64, Refused
+from diptych.store.compiled.texts import is_text, joined, lower_add
+from diptych.store.compiled.types import I64, Refused, TextType
 from diptych.store.compiled.values import inner, is_int, spoken
 
 INT_MIN = -(2**63)
@@ -129,6 +130,8 @@ def _declare(
     class Exact(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             kinds = [inner(kind) for kind in args]
+            if function is operator.add and all(map(is_text, kinds)):
+                return joined(kinds)
             if all(map(_is_number, kinds)):
                 floats = any(isinstance(kind, types.Float) for kind in kinds)
                 if not floats:
@@ -244,3 +247,4 @@ _declare(operator.lshift, _shift_left, None)
 _declare(operator.rshift, _shift_right, None)
 _declare(operator.neg, _negate, lambda builder, value, _: builder.fneg(value))
 _declare(abs, _absolute, _absolute_float)
+lower_builtin(exact_add, TextType, TextType)(lower_add)

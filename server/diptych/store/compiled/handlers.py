@@ -31,7 +31,7 @@ from diptych.store.compiled import code_cache
 from diptych.store.compiled.code_cache import Stored, StoredOperation
 from diptych.store.compiled.compilation import Compilation
 from diptych.store.compiled.dependencies import key_of
-from diptych.store.compiled.machine import load_code, make_code, missing_symbols
+from diptych.store.compiled.machine import compile_handler, load_code, make_code, missing_symbols
 from diptych.store.compiled.messages import explain
 from diptych.store.compiled.native import KERNELS, PREFIX, publish
 from diptych.store.compiled.pipeline import dispatcher_of
@@ -82,9 +82,7 @@ def check_handlers(app: App, *, progress: Progress = log.info) -> dict[str, str]
 def chosen(app: App, every: bool) -> list[Operation]:
     """The operations that are to be compiled."""
     return [
-        each
-        for each in app.operations
-        if each.compiled or (every and each.kind == "transaction")
+        each for each in app.operations if each.compiled or (every and each.kind == "transaction")
     ]
 
 
@@ -176,10 +174,10 @@ def compile_operation(operation: Operation, db: DbType) -> StoredOperation:
     kinds = [parameter_type(p.value, f"{where}, {p.name}") for p in operation.parameters]
     Refused.latest = None
     try:
-        dispatcher = dispatcher_of(operation.function)
-        code, result = make_code(dispatcher, (db, *kinds), operation.name)
+        handler = compile_handler(dispatcher_of(operation.function), (db, *kinds))
     except NumbaError as error:
         raise DeclarationError(explain(error, operation.function)) from error
+    result = handler.native.result
     try:
         answer = answer_program(result)
     except TypeError as unfit:
@@ -189,4 +187,5 @@ def compile_operation(operation: Operation, db: DbType) -> StoredOperation:
         or words_count(result) > at.CALL_ANSWER_MAX
     ):
         raise DeclarationError(f"{where}: its arguments or its result are too large to compile")
+    code = make_code(handler, operation.name)
     return StoredOperation(operation.name, code, arguments_program(operation), answer)

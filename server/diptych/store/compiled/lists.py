@@ -70,7 +70,9 @@ def _item(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 class _ItemsContain(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if isinstance(args[0], ItemsType):
-            raise Refused("`in` is compiled for tables, and for an int in a tuple of ints")
+            raise Refused(
+                "`in` is compiled for tables, text in text, and an int in a tuple of ints"
+            )
         return None
 
 

@@ -47,23 +47,32 @@ class Code:
     needs: tuple[str, ...]
 
 
-def make_code(dispatcher: Any, arguments: tuple[Any, ...], name: str) -> tuple[Code, Any]:
-    """Compile a handler for these argument types, with an entry: its code, and its result's type.
+@dataclass(frozen=True)
+class Handler:
+    """A handler that Numba has compiled."""
 
-    Errors: NumbaError, when it can't be compiled.
-    """
+    native: Native
+    library: Any
+
+
+def compile_handler(dispatcher: Any, arguments: tuple[Any, ...]) -> Handler:
+    """Compile a function for these argument types. Errors: NumbaError, when that can't be."""
     dispatcher.compile(arguments)
-    compiled = dispatcher.overloads[arguments]
-    symbol, result = compiled.fndesc.llvm_func_name, compiled.signature.return_type
+    made = dispatcher.overloads[arguments]
+    symbol = made.fndesc.llvm_func_name
+    return Handler(Native(symbol, arguments, made.signature.return_type), made.library)
+
+
+def make_code(handler: Handler, name: str) -> Code:
+    """A handler's code, with an entry. Errors: Refused, when it holds for this process alone."""
     entry = f"diptych_entry_{name}_{next(_numbers)}"  # Numba's own engine has those of all apps
-    front = _entry_library(Native(symbol, arguments, result), entry)
     objects, needs = [], set()
-    for library in (compiled.library, front):
+    for library in (handler.library, _entry_library(handler.native, entry)):
         if library.has_dynamic_globals:
             raise Refused(f"{name} refers to objects of this process")
         objects.append(bytes(library.serialize_using_object_code()[2][0]))
         needs |= _undefined(library)
-    return Code(entry, tuple(objects), tuple(sorted(needs - {symbol}))), result
+    return Code(entry, tuple(objects), tuple(sorted(needs - {handler.native.symbol})))
 
 
 def missing_symbols(codes: Sequence[Code]) -> list[str]:

@@ -23,7 +23,7 @@ from numba.core.imputils import fix_returning_optional
 from numba.core.typing.templates import signature
 from numba.np.arrayobj import make_array, populate_array
 
-from diptych.store import btree, built, hashing, random, rows
+from diptych.store import btree, built, hashing, random, rows, texts
 from diptych.store import words as at
 from diptych.store.compiled.types import I32, I64
 
@@ -47,6 +47,13 @@ KERNELS = {
     "integer": (random.integer, 2),
     "empty": (built.empty, 0),
     "append": (built.append, 2),
+    "set_contains": (built.set_contains, 2),
+    "set_add": (built.set_add, 2),
+    "join": (texts.join, 3),
+    "join_int": (texts.join_int, 4),
+    "keep": (texts.keep, 2),
+    "characters": (texts.characters, 1),
+    "contains": (texts.contains, 3),
 }
 PREFIX = "diptych_"
 """Of the names under which generated code calls kernels."""

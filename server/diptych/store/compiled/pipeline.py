@@ -30,7 +30,8 @@ from diptych.store.compiled.rewriting import STAND_INS, rewritten
 from diptych.store.compiled.rows import column_of
 from diptych.store.compiled.sized import data_literal, literal_number
 from diptych.store.compiled.source import check_source
-from diptych.store.compiled.types import READ_ONLY, Refused, RowType, TableType
+from diptych.store.compiled.texts import is_text
+from diptych.store.compiled.types import READ_ONLY, IntSetType, Refused, RowType, TableType
 from diptych.store.compiled.values import check, inner, number_kind, spoken
 from diptych_client.errors import Rejected
 
@@ -274,10 +275,13 @@ class CheckHandlerTypes(FunctionPass):
         if expr.fn in (operator.is_, operator.is_not):
             if not any(isinstance(kind, types.NoneType) for kind in (left, right)):
                 raise Refused("`is` compares with None alone; use ==", loc)
-        elif expr.fn is operator.contains and not isinstance(left, TableType):
+        elif expr.fn is operator.contains and not isinstance(left, TableType | IntSetType):
+            if is_text(inner(left)):
+                return
             ints = isinstance(left, types.BaseTuple) and {*map(number_kind, left)} == {"int"}
             if not ints or number_kind(right) != "int":
-                raise Refused("`in` is compiled for tables, and for an int in a tuple of ints", loc)
+                cases = "tables, text in text, and an int in a tuple of ints"
+                raise Refused(f"`in` is compiled for {cases}", loc)
 
     def _check_call(self, expr: Any, loc: Any) -> None:
         function = constant(self.code, expr.func)

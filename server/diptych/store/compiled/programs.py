@@ -80,7 +80,7 @@ def _parameter_ops(value: ValueType) -> Program:
     words = words_count(argument_type(value.arguments[0], ""))
     item = _argument_ops(value.arguments[0])
     head = [read.ITEMS, value.items.low, value.items.high, words, len(item) + 2]
-    return [*head, *item, read.AGAIN, len(item) + 1]
+    return [*head, *item, read.AGAIN, len(item)]
 
 
 def _argument_ops(value: ValueType) -> Program:
@@ -90,18 +90,25 @@ def _argument_ops(value: ValueType) -> Program:
     if value.is_enum:
         return _member_ops({int(member) for member in value.base})
     if value.base is int:
-        return [read.INT, *_int_bounds(value)]
+        return _op(read.INT, 1, *_int_bounds(value))
     if value.base is float:
         return _float_ops(value)
     if value.text is not None:
-        return [read.TEXT, value.text.size_bytes, -(-value.text.size_bytes // 8)]
+        return _op(read.TEXT, -(-value.text.size_bytes // 8), value.text.size_bytes)
     if value.data is not None:
-        return [read.DATA, value.data.size_bytes, -(-value.data.size_bytes // 8)]
-    if value.base is bool or value.base is NoneType:
-        return [read.BOOL if value.base is bool else read.NIL]
+        return _op(read.DATA, -(-value.data.size_bytes // 8), value.data.size_bytes)
+    if value.base is bool:
+        return _op(read.BOOL, 1)
+    if value.base is NoneType:
+        return _op(read.NIL, 0)
     parts = [part for _, part in value.fields] if value.is_record else list(value.arguments)
     ops = [op for part in parts for op in _argument_ops(part)]
     return [read.ARRAY, len(parts), len(parts), *ops]
+
+
+def _op(op: int, words: int, *operands: int) -> Program:
+    """An op of a value."""
+    return [op, 2 + len(operands), words, *operands]
 
 
 def _int_bounds(value: ValueType) -> tuple[int, int]:
@@ -115,14 +122,14 @@ def _int_bounds(value: ValueType) -> tuple[int, int]:
 def _member_ops(members: set[int]) -> Program:
     known = sorted(number for number in members if INT_MIN <= number <= INT_MAX)
     if known and known[-1] - known[0] == len(known) - 1:
-        return [read.INT, known[0], known[-1]]
-    return [read.MEMBER, len(known), *known]
+        return _op(read.INT, 1, known[0], known[-1])
+    return _op(read.MEMBER, 1, len(known), *known)
 
 
 def _float_ops(value: ValueType) -> Program:
     limits = read.IS_SHORT if value.bits == Bits(32) else 0
     if value.between is None:
-        return [read.LIMITED_FLOAT, limits, 0, 0, 0, 0] if limits else [read.FLOAT]
+        return _op(read.LIMITED_FLOAT, 1, limits, 0, 0, 0, 0) if limits else _op(read.FLOAT, 1)
     low, high = value.between.low, value.between.high
     bounds = [_bits(_float_above(low)), _bits(-_float_above(-high))]
     # A bound of ints that no int of 64 bits reaches lets none pass.
@@ -130,7 +137,7 @@ def _float_ops(value: ValueType) -> Program:
     if ints[0] > INT_MAX or ints[1] < INT_MIN:
         ints = [1, 0]
     ints = [max(ints[0], INT_MIN), min(ints[1], INT_MAX)]
-    return [read.LIMITED_FLOAT, limits | read.IS_BOUNDED, *bounds, *ints]
+    return _op(read.LIMITED_FLOAT, 1, limits | read.IS_BOUNDED, *bounds, *ints)
 
 
 def _float_above(bound: int | float) -> float:
@@ -144,7 +151,7 @@ def _float_above(bound: int | float) -> float:
 
 def _int_above(bound: int | float) -> int:
     """The lowest int that is not below a bound; of an infinite one, one beyond 64 bits."""
-    if math.isinf(bound):
+    if bound in (math.inf, -math.inf):
         return 2 * INT_MAX if bound > 0 else 2 * INT_MIN
     return math.ceil(bound)
 
@@ -194,8 +201,7 @@ def _answer_ops(kind: types.Type) -> Program:
         ops = [*_answer_ops(kind.item), write.DONE]
         return [write.ITEMS, answer_words(kind.item), len(ops), *ops]
     if isinstance(kind, TextType | DataType):
-        is_text = isinstance(kind, TextType)
-        return [write.TEXT if is_text else write.DATA, kind.words, kind.size_bytes]
+        return _sized_op(isinstance(kind, TextType), kind.words, kind.size_bytes)
     if isinstance(kind, RowType):
         return _row_ops(kind.table.descriptor, kind.table.spec)
     kind = types.unliteral(kind)
@@ -222,7 +228,7 @@ def answer_words(kind: types.Type) -> int:
 def _row_ops(descriptor: int, spec: TableSpec) -> Program:
     program = [*_array(len(spec.columns)), write.ROW, descriptor]
     for column in spec.columns:
-        ops = [*_column_op(column)]
+        ops = _column_op(column)
         if column.optional:
             program += [write.OPTIONAL + write.COLUMN, column.valid_word, len(ops), 0]
         program += ops
@@ -230,13 +236,21 @@ def _row_ops(descriptor: int, spec: TableSpec) -> Program:
 
 
 def _column_op(column: Column) -> Program:
-    op, *sizes = {
-        "int": [write.INT if is_signed_word(column) else write.UNSIGNED],
-        "bool": [write.BOOL],
-        "float": [write.FLOAT if column.bits == 64 else write.SHORT_FLOAT],
-        "text": [write.TEXT, column.words, column.size_bytes],
-        "data": [write.DATA, column.words, column.size_bytes],
-        "str": [write.HEAP_TEXT],
-        "bytes": [write.HEAP_DATA],
+    if column.kind in ("text", "data"):
+        op, *sizes = _sized_op(column.kind == "text", column.words, column.size_bytes)
+        return [op + write.COLUMN, column.first_word, *sizes]
+    op = {
+        "int": write.INT if is_signed_word(column) else write.UNSIGNED,
+        "bool": write.BOOL,
+        "float": write.FLOAT if column.bits == 64 else write.SHORT_FLOAT,
+        "str": write.HEAP_TEXT,
+        "bytes": write.HEAP_DATA,
     }[column.kind]
-    return [op + write.COLUMN, column.first_word, *sizes]
+    return [op + write.COLUMN, column.first_word]
+
+
+def _sized_op(is_text: bool, words: int, size_bytes: int) -> Program:
+    """Columns of one word may share it, so that it is not known by its position."""
+    if words == 1:
+        return [write.WORD_TEXT] if is_text else [write.WORD_DATA, size_bytes]
+    return [write.TEXT if is_text else write.DATA, words, size_bytes]

@@ -22,7 +22,6 @@ REFUSED: dict[type[ast.AST], str] = {
     ast.Yield: "a handler can't be a generator",
     ast.YieldFrom: "a handler can't be a generator",
     ast.Await: "a handler can't wait",
-    ast.JoinedStr: "f-strings are not compiled; pass values as details of the rejection",
     ast.GeneratorExp: "generator expressions are not compiled; write a loop",
     ast.ListComp: "lists are not compiled in a transaction; write a loop",
     ast.SetComp: "sets are not compiled in a transaction; write a loop",

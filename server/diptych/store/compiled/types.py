@@ -25,6 +25,8 @@ I32 = ir.IntType(32)
 BIT = ir.IntType(1)
 VALUE_WORDS_MAX = 64
 """Of text and bytes: they are passed by value, and longer ones take too long to compile."""
+BUILT_BYTES_MAX = 1024
+"""Of text that is built, before it is cut or put where it fits."""
 
 
 class Refused(TypingError):
@@ -180,6 +182,13 @@ class ListWalkType(types.SimpleIteratorType):
         self.walked = walked
 
 
+class IntSetType(types.Type):
+    """A set of ints that the handler builds, as a list is."""
+
+    def __init__(self) -> None:
+        super().__init__("set(int)")
+
+
 def fits(text: str, size_bytes: int) -> bool:
     return len(text.encode()) <= size_bytes and "\0" not in text
 
@@ -224,8 +233,9 @@ def check_size(column: Column, place: str) -> None:
 @register_model(TableType)
 @register_model(IndexType)
 @register_model(ListType)
+@register_model(IntSetType)
 class _AddressModel(models.PrimitiveModel):
-    """The region's address is all; of a list the word position of its header."""
+    """The region's address is all; of a list or a set the word position of its header."""
 
     def __init__(self, manager: Any, kind: types.Type) -> None:
         super().__init__(manager, kind, I64)

@@ -244,19 +244,11 @@ class _FloatOfOptional(AbstractTemplate):
         return None
 
 
-@infer_global(len)
-class _Length(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        if isinstance(inner(args[0]), SizedType):
-            raise Refused("len() of text and bytes is not compiled; compare them")
-        return None
-
-
 @infer_global(operator.getitem)
 class _Item(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if isinstance(inner(args[0]), SizedType):
-            raise Refused("parts of text and bytes are not compiled; make them columns")
+            raise Refused("of the parts of text the first ones are compiled alone: text[:n]")
         return None
 
 

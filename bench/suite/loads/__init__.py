@@ -1,0 +1,1 @@
+"""The load test of `diptych.loadtest`, for servers that speak other protocols than Diptych's."""

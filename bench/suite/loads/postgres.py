@@ -1,0 +1,149 @@
+"""PostgreSQL's protocol: calls of prepared functions as bytes, and a small blocking client.
+
+Each call is a Bind, an Execute and a Sync, so a transaction of its own; many may be on their way.
+Ints and texts go in binary form.
+"""
+
+from __future__ import annotations
+
+import socket
+from struct import Struct
+from typing import Any
+
+from bench.suite.loads import kernels
+from bench.suite.loads.ordered import HOLE, Protocol, opened
+
+LENGTH = Struct("!I")
+VERSION = 196608  # 3.0
+# For each function: its parameters' types, as OIDs of PostgreSQL (int8, text, int4).
+INT8, TEXT, INT4 = 20, 25, 23
+FUNCTIONS: dict[str, tuple[int, ...]] = {
+    "place_order": (INT8, TEXT, INT4, INT8, INT8, INT4),
+    "cancel_order": (INT8, INT8),
+    "vwap": (TEXT,),
+}
+SYNC = b"S" + LENGTH.pack(4)
+
+
+class PostgresError(Exception):
+    """An error reply: its message."""
+
+
+def message(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return kind + LENGTH.pack(4 + len(body)) + body
+
+
+def prepared(name: str) -> bytes:
+    """The statement that calls a function, under the function's name."""
+    types = FUNCTIONS[name]
+    words = ", ".join(f"${at + 1}" for at in range(len(types)))
+    return message(
+        b"P",
+        name.encode() + b"\0",
+        f"SELECT * FROM {name}({words})".encode() + b"\0",
+        len(types).to_bytes(2, "big"),
+        *(LENGTH.pack(each) for each in types),
+    )
+
+
+def call_of(name: str, arguments: tuple[Any, ...]) -> tuple[bytes, int]:
+    """A call, and where the hole in its arguments begins, -1 without one."""
+    head = b"\0" + name.encode() + b"\0" + b"\0\1\0\1" + len(arguments).to_bytes(2, "big")
+    parts, hole = [head], -1
+    for each, type_ in zip(arguments, FUNCTIONS[name], strict=True):
+        if type_ == TEXT:
+            raw = each.encode()
+        elif each == HOLE:
+            raw, hole = bytes(kernels.HOLE_BYTES), 5 + sum(map(len, parts)) + 4
+        else:
+            raw = int(each).to_bytes(4 if type_ == INT4 else 8, "big", signed=True)
+        parts.append(LENGTH.pack(len(raw)) + raw)
+    bind = message(b"B", *parts, b"\0\1\0\1")
+    return bind + message(b"E", b"\0", LENGTH.pack(0)) + SYNC, hole
+
+
+class Postgres:
+    """A blocking connection over TCP, as `postgres`, with the functions prepared if they are there."""
+
+    def __init__(self, port: int, *, prepare: bool = True) -> None:
+        self.socket = opened(("127.0.0.1", port))
+        self.socket.settimeout(300.0)
+        self._file = self.socket.makefile("rb")
+        said = b"user\0postgres\0database\0postgres\0\0"
+        self.socket.sendall(LENGTH.pack(8 + len(said)) + LENGTH.pack(VERSION) + said)
+        self._replies()
+        if prepare:
+            self.socket.sendall(b"".join(map(prepared, FUNCTIONS)) + SYNC)
+            self._replies()
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+    def call(self, name: str, *arguments: Any) -> list[bytes]:
+        """The raw columns of a function's one row. Errors: PostgresError."""
+        self.socket.sendall(call_of(name, arguments)[0])
+        (row,) = self._replies()
+        return row
+
+    def run(self, text: str) -> list[list[bytes]]:
+        """Run statements as text; the rows, columns as text. Errors: PostgresError."""
+        self.socket.sendall(message(b"Q", text.encode() + b"\0"))
+        return self._replies()
+
+    def _replies(self) -> list[list[bytes]]:
+        """Rows up to ReadyForQuery."""
+        rows: list[list[bytes]] = []
+        error = None
+        while True:
+            head = self._file.read(5)
+            if len(head) < 5:
+                raise ConnectionError("the server closed the connection")
+            body = self._file.read(LENGTH.unpack_from(head, 1)[0] - 4)
+            if head[0] == kernels.ROW:
+                rows.append(columns_of(body))
+            elif head[0] == kernels.FAILED:
+                error = message_of(body)
+            elif head[0] == kernels.DONE:
+                if error is not None:
+                    raise PostgresError(error)
+                return rows
+
+
+def columns_of(row: bytes) -> list[bytes]:
+    found, at = [], 2
+    for _ in range(int.from_bytes(row[:2], "big")):
+        size = int.from_bytes(row[at : at + 4], "big", signed=True)
+        at += 4
+        found.append(row[at : at + max(0, size)])
+        at += max(0, size)
+    return found
+
+
+def message_of(body: bytes) -> str:
+    """The M field of an error."""
+    for part in body.split(b"\0"):
+        if part[:1] == b"M":
+            return part[1:].decode(errors="replace")
+    return "error"
+
+
+class PostgresCalls(Protocol):
+    take = kernels.take_postgres
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def connect(self) -> socket.socket:
+        connection = Postgres(self._port)
+        # What the file object has read ahead is nothing: all replies are in.
+        sock = connection.socket.dup()
+        connection.close()
+        return sock
+
+    def encode(self, name: str, arguments: tuple[Any, ...]) -> tuple[bytes, int]:
+        return call_of(name, arguments)
+
+    def code(self, reply: bytes) -> str:
+        return message_of(reply[5 : 1 + LENGTH.unpack_from(reply, 1)[0]])

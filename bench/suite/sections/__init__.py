@@ -1,0 +1,1 @@
+"""What is measured, a module a subject; `bench.suite.command` chooses among them."""

@@ -1,0 +1,431 @@
+"""Compiled queries: what a client is told is what it would be told without them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from numba.core import config
+from tests.support import points
+from tests.support.points import ACCOUNTS, CASH
+from tests.support.wire import Wire, numbers
+
+from diptych import App, Db, key
+from diptych.engine.lane import compiled_for
+from diptych.engine.queries import ImageChanged
+from diptych.errors import DeclarationError
+from diptych.serving.answering import Bundles
+from diptych.serving.bundles import Answers, Mark, Progress, bundle
+from diptych.serving.channel import Run
+from diptych.serving.frames import FrameBuffer
+from diptych.store.compiled.handlers import compiled_operations
+from diptych.testing import EPOCH, Bench, Server, running
+from diptych_client.errors import TimedOut
+from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
+from exchange import app as exchange
+from exchange.schema import Side
+
+pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+
+TOKEN = 77
+SHORT, LONG = 10, 60_000_000
+
+
+# Both lanes.
+
+
+class Compared:
+    """Runs calls as one bundle on the data of a bench, and each by the interpreter."""
+
+    def __init__(self, app: App, bench: Bench) -> None:
+        self.bench = bench
+        self.queries = bench._queries
+        self.progress = Progress()
+        self.sent: list[bytes] = []
+        compiled = compiled_for(app)
+        assert compiled is not None
+        self.compiled = compiled
+        self.bundles = Bundles(
+            compiled,
+            self.queries,
+            self.progress.slot(0),
+            lambda data: self.sent.append(bytes(data)),
+        )
+        self.numbers = {operation.name: operation.number for operation in app.operations}
+
+    def frame(self, request: int, name: str, arguments: Any) -> bytes:
+        number = self.numbers.get(name, 999)
+        return encode_frame(Kind.QUERY, msgpack.packb(arguments), operation=number, request=request)
+
+    def run(self, *calls: tuple[str, list[Any]]) -> list[Answers]:
+        """Compare; returns what the headers of ANSWERS told."""
+        frames = [self.frame(i, name, given) for i, (name, given) in enumerate(calls, 1)]
+        run = Run(0, EPOCH, self.bench._engine.sequence, time.monotonic_ns(), 1)
+        buffer = FrameBuffer.holding(bundle(TOKEN, len(frames), b"".join(frames)))
+        self.sent.clear()
+        assert self.bundles.answer(run, buffer, 0, 1) == 1
+        told, replies = self.read()
+        assert len(replies) == len(frames)
+        for frame, reply in zip(frames, replies, strict=True):
+            header = Header.read(frame)
+            payload = frame[HEADER_BYTES:]
+            alone = self.queries.run(*run[:4], header.operation, header.request, payload)
+            expected, got = Header.read(alone), Header.read(reply)
+            assert got._replace(context=0) == expected._replace(context=0)
+            assert reply[HEADER_BYTES:] == alone[HEADER_BYTES:]
+            assert got.context == told[-1].age_us or len(told) > 1
+        return told
+
+    def read(self) -> tuple[list[Answers], list[bytes]]:
+        told: list[Answers] = []
+        replies: list[bytes] = []
+        for data in self.sent:
+            outer = FrameBuffer.holding(data)
+            for i in range(outer.count):
+                frame = bytes(outer.frame(i))
+                told.append(Answers.read(frame))
+                if len(frame) > HEADER_BYTES:
+                    inner = FrameBuffer.holding(frame[HEADER_BYTES:])
+                    replies += [bytes(inner.frame(k)) for k in range(inner.count)]
+        return told, replies
+
+
+@pytest.fixture
+def compared() -> Iterator[Compared]:
+    with points.app.open(setup=True, now=5_000) as bench:
+        yield Compared(points.app, bench)
+
+
+def test_a_mixed_bundle_is_answered_as_its_queries_alone_are(compared: Compared) -> None:
+    told = compared.run(
+        ("point", [1]),
+        ("plain", [2]),
+        ("owner", [3]),
+        ("owner", [4, 8]),
+        ("owner", [4_000]),
+        ("at_most", [5, CASH]),
+        ("at_most", [5, 10]),
+        ("point", [4_000]),
+        ("point", ["x"]),
+        ("point", []),
+        ("point", {"account": 1}),
+        ("point", [1 << 63]),
+        ("unheard_of", []),
+        ("transfer", [1, 2, 3]),
+        ("seen", []),
+        ("total", []),
+        ("amounts", [3]),
+        ("amounts", [-1]),
+        ("point", [6]),
+    )
+    assert [(t.token, t.more, t.results, t.rejected, t.errors) for t in told] == [
+        (TOKEN, False, 10, 2, 7)
+    ]
+    # The last one that ran, of that bundle.
+    assert Mark.of(int(compared.progress.slot(0)[0])) == Mark(TOKEN, 18)
+
+
+def test_bytes_that_are_no_arguments(compared: Compared) -> None:
+    for payload in (b"", b"\x91", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\x91\x01\x01"):
+        number = compared.numbers["point"]
+        frame = encode_frame(Kind.QUERY, payload, operation=number, request=9)
+        run = Run(0, EPOCH, 1, time.monotonic_ns(), 1)
+        compared.sent.clear()
+        compared.bundles.answer(run, FrameBuffer.holding(bundle(TOKEN, 1, frame)), 0, 1)
+        ((told,), (reply,)) = compared.read()
+        assert (told.errors, reply[4]) == (1, Kind.ERROR)
+
+
+def test_a_query_sees_the_number_of_the_image_and_the_time_of_the_last_change(
+    compared: Compared,
+) -> None:
+    compared.bench.transfer(1, 2, 5)
+    compared.run(("seen", []), ("seen_plainly", []), ("point", [1]), ("point", [2]))
+    # An image may be known to show more than was cut with it: nothing else was changed.
+    run = Run(0, EPOCH, 12_345, time.monotonic_ns(), 1)
+    frame = compared.frame(1, "seen", [])
+    compared.sent.clear()
+    compared.bundles.answer(run, FrameBuffer.holding(bundle(TOKEN, 1, frame)), 0, 1)
+    (_, (reply,)) = compared.read()
+    assert msgpack.unpackb(reply[HEADER_BYTES:]) == [12_345, 5_000]
+    assert Header.read(reply).sequence == 12_345
+
+
+def test_answers_beyond_a_bundles_room_are_sent_in_parts(compared: Compared) -> None:
+    calls = [("amounts", [ACCOUNTS]), ("amounts", ["bad"])] * 600
+    told = compared.run(*calls)
+    assert len(told) > 1
+    assert [each.more for each in told] == [True] * (len(told) - 1) + [False]
+    assert sum(each.results for each in told) == sum(each.errors for each in told) == 600
+
+
+def test_several_bundles_are_one_run(compared: Compared) -> None:
+    parts = [bundle(token, 2, compared.frame(1, "point", [token]) * 2) for token in (1, 2, 3)]
+    buffer = FrameBuffer.holding(b"".join(parts) + encode_frame(Kind.PING))
+    run = Run(0, EPOCH, 1, time.monotonic_ns(), 3)
+    assert compared.bundles.answer(run, buffer, 0, 4) == 3
+    told, replies = compared.read()
+    assert [(each.token, each.results) for each in told] == [(1, 2), (2, 2), (3, 2)]
+    assert (len(compared.sent), len(replies)) == (1, 6)
+
+
+def test_another_image_than_was_meant_is_not_read(compared: Compared) -> None:
+    buffer = FrameBuffer.holding(bundle(TOKEN, 1, compared.frame(1, "point", [1])))
+    with pytest.raises(ImageChanged):
+        compared.bundles.answer(Run(0, EPOCH + 1, 1, 0, 1), buffer, 0, 1)
+    assert compared.sent == []
+
+
+def test_the_exchanges_compiled_queries() -> None:
+    """On empty books, and on books of many prices."""
+    with exchange.open(now=1_000) as bench:
+        bench.list_symbol("AAPL", 1, 1)
+        for account in (1, 2):
+            bench.open_account(account)
+            bench.deposit(account, 1_000_000)
+            bench.issue_shares(account, "AAPL", 10_000)
+        compared = Compared(exchange, bench)
+        calls: list[tuple[str, list[Any]]] = [("best", ["AAPL"]), ("best", ["nothing"])]
+        for side in Side:
+            calls += [("depth", ["AAPL", side]), ("depth", ["AAPL", side, 3])]
+        assert {"best", "depth"} <= {each.name for each in exchange.operations if each.compiled}
+        compared.run(*calls)
+        for number in range(60):
+            side = Side.BUY if number % 2 else Side.SELL
+            price = 100 + number % 7 + (0 if side is Side.BUY else 20)
+            bench.place_order(1 + number % 2, "AAPL", side, price, 1 + number)
+        assert len(bench.depth("AAPL", Side.BUY)) == 7
+        compared.run(*calls)
+
+
+# What is refused.
+
+
+class Thing:
+    id: int = key()
+    size: int = 0
+
+
+def inserting(db: Db) -> None:
+    """a query can't change data; make it a transaction"""
+    db.thing.insert(id=1)  # here
+
+
+def getting_or_inserting(db: Db) -> int:
+    """a query can't change data; make it a transaction"""
+    size: int = db.thing.get_or_insert(id=1).size  # here
+    return size
+
+
+def deleting(db: Db) -> None:
+    """a query can't change data; make it a transaction"""
+    db.thing.delete(db.thing[1])  # here
+
+
+def assigning(db: Db) -> None:
+    """a query can't change data; make it a transaction"""
+    db.thing[1].size = 5  # here
+
+
+def adding(db: Db) -> None:
+    """a query can't change data; make it a transaction"""
+    db.thing[1].size += 5  # here
+
+
+def grow(db: Db) -> None:
+    db.thing[1].size += 1  # there
+
+
+def helped(db: Db) -> None:
+    """a query can't change data; make it a transaction"""
+    grow(db)
+
+
+def drawing(db: Db) -> float:
+    """db.random is for transactions: a query has no number of its own"""
+    return db.random.random()  # here
+
+
+@pytest.mark.parametrize(
+    "function", [inserting, getting_or_inserting, deleting, assigning, adding, helped, drawing]
+)
+def test_a_compiled_query_that_writes_is_refused_with_its_line(function: Any) -> None:
+    app = App("things")
+    app.table(Thing)
+    app.query(compiled=True)(function)
+    with pytest.raises(DeclarationError, match=function.__doc__) as refused:
+        compiled_operations(app)
+    source = "there" if function is helped else "here"
+    lines = Path(__file__).read_text().splitlines()
+    file, line = str(refused.value).split(":")[:2]
+    assert file == __file__
+    assert lines[int(line) - 1].endswith(f"# {source}")
+
+
+# In a server.
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running(points.app, interval_ms=2, query_ms=1_500) as server:
+        yield server
+
+
+class Burst(Wire):
+    """A connection on which many queries are sent at once."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.address)
+        welcome = self.greet()
+        self.numbers, self.history = numbers(welcome), welcome["history"]
+        self.count = 0
+
+    def __enter__(self) -> Burst:
+        return self
+
+    def learn(self, *calls: tuple[str, Any]) -> None:
+        """Make calls alone, one after another, until they are known to be quick."""
+        for name, *arguments in calls * 8:
+            self.burst((name, *arguments))
+
+    def burst(self, *calls: Any, at_least: int = 0, history: int = 0) -> list[Any]:
+        """Send calls in one go; what each was answered."""
+        first = self.count + 1
+        frames = []
+        for name, *arguments in calls:
+            self.count += 1
+            frames.append(
+                encode_frame(
+                    Kind.QUERY,
+                    msgpack.packb(arguments),
+                    operation=self.numbers.get(name, 999),
+                    request=self.count,
+                    sequence=at_least,
+                    context=history,
+                )
+            )
+        self.send(b"".join(frames))
+        return self.answers(first, len(calls))
+
+    def answers(self, first: int, count: int) -> list[Any]:
+        found: dict[int, Any] = {}
+        while len(found) < count:
+            header, value = self.frame()
+            assert header.request not in found, "answered twice"
+            found[header.request] = value["code"] if header.kind == Kind.ERROR else value
+        assert sorted(found) == list(range(first, first + count))
+        return [found[request] for request in sorted(found)]
+
+
+def test_a_mixed_burst(server: Server) -> None:
+    calls = [
+        *[("point", 5)] * 20,
+        ("plain", 6),
+        ("at_most", 5, 1),
+        ("point", 4_000),
+        ("point", "x"),
+        ("unheard_of",),
+        ("transfer", 1, 2, 3),
+        *[("total",), ("owner", 3)] * 10,
+    ]
+    with Burst(server) as wire:
+        expected = [wire.burst(call)[0] for call in calls]
+        wire.learn(("point", 1), ("total",), ("owner", 3), ("at_most", 5, 1))
+        for _ in range(20):
+            assert wire.burst(*calls) == expected
+        assert expected[20:26] == [
+            CASH,
+            ["too_rich", {"cash": CASH, "most": 1}],
+            ["not_found", {"table": "account", "key": 4_000}],
+            "bad_arguments",
+            "unknown_operation",
+            "call_error",
+        ]
+
+
+def test_a_client_sees_its_own_writes_in_bundles(server: Server) -> None:
+    with Burst(server) as wire:
+        wire.learn(("point", 1))
+        for _ in range(30):
+            wire.call(Kind.TRANSACTION, wire.numbers["transfer"], [11, 12, 1])
+            header, left = wire.frame()
+            found = wire.burst(*[("point", 11)] * 5, at_least=header.sequence, history=wire.history)
+            assert found == [left] * 5
+
+
+def test_queries_of_another_history_are_refused_one_by_one(server: Server) -> None:
+    with Burst(server) as wire:
+        wire.learn(("point", 1))
+        assert wire.burst(*[("point", 1)] * 3, at_least=1, history=1) == ["history_changed"] * 3
+        assert wire.burst(*[("point", 900)] * 3) == [CASH] * 3
+
+
+def test_beyond_the_limits_queries_are_refused(server: Server) -> None:
+    with Burst(server) as wire:
+        wire.learn(("point", 900))
+        found = wire.burst(*[("point", 900)] * 2_000)
+        assert set(found) <= {CASH, "busy"}
+        assert found.count(CASH) >= 256
+        assert wire.burst(("point", 900)) == [CASH]
+
+
+def test_what_is_never_over_costs_its_bundle_little(server: Server) -> None:
+    """It is ended with its reader; the others of its bundle are answered long before."""
+    with Burst(server) as wire:
+        wire.learn(("point", 900), ("busy", SHORT))
+        began = time.monotonic()
+        found = wire.burst(*[("point", 900)] * 9, ("busy", -1), *[("point", 900)] * 9)
+        assert found == [CASH] * 9 + [TimedOut.code] + [CASH] * 9
+        assert time.monotonic() - began < 10
+        assert wire.burst(*[("point", 900)] * 9) == [CASH] * 9
+
+
+def test_readers_that_are_killed_in_a_bundle(server: Server) -> None:
+    """All of them at once: whatever they ran is run by their successors."""
+    with Burst(server) as wire:
+        (value,) = wire.burst(("busy", LONG))
+        wire.learn(*[("busy", SHORT)] * 4, ("point", 900))
+        killed: list[int] = []
+
+        def kill() -> None:
+            for pid in server.pids["reader"]:
+                killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+        timer = threading.Timer(0.05, kill)
+        timer.start()
+        found = wire.burst(*[("point", 900)] * 5, ("busy", LONG), *[("point", 900)] * 5)
+        timer.join()
+        assert killed
+        assert found == [CASH] * 5 + [value] + [CASH] * 5
+
+
+def test_no_image_is_torn(server: Server) -> None:
+    """While money moves, every total that compiled queries see is the same."""
+    over = threading.Event()
+
+    def move() -> None:
+        with server.client() as client:
+            number = 0
+            while not over.is_set():
+                number += 1
+                client.transfer(1 + number % 500, 501 + number % 499, 1)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        with Burst(server) as wire:
+            wire.learn(("total",))
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                assert set(wire.burst(*[("total",)] * 50)) == {ACCOUNTS * CASH}
+    finally:
+        over.set()
+        mover.join()
