@@ -34,7 +34,7 @@ from numba.core import config
 from diptych.kernel_passes import EntryCompiler, KernelCompiler
 
 KERNEL_SOURCES = (
-    *("kernel.py", "kernel_passes.py", "memory/*.py", "store/*.py"),
+    *("kernel.py", "kernel_passes.py", "memory/*.py", "store/*.py", "store/compiled/entries.py"),
     *("engine/framing.py", "serving/frames.py", "serving/bundles.py", "serving/channel.py"),
     *("serving/system_calls.py", "loadtest/*.py"),
 )
@@ -100,19 +100,19 @@ def kernel(function: F) -> F:
     return _compiled(function, {"cache": True, "_nrt": False})
 
 
-def entry_kernel(function: F) -> F:
-    """A kernel that is called from outside, and so often that it shall have copies of its own of
-    the kernels that it calls, made for it: a seventh faster, and longer to compile.
-    """
-    return _compiled(function, {"cache": True, "_nrt": False, "pipeline_class": EntryCompiler})
-
-
 def inlined(function: F) -> F:
     """A small kernel that becomes part of those that call it, whatever LLVM thinks of its size.
 
     An array is seven words to a call, so one that gets three of them costs more than it does.
     """
     return _compiled(function, {"cache": True, "_nrt": False, "forceinline": True})
+
+
+def entry_kernel(function: F) -> F:
+    """A kernel that is called from outside, and so often that it shall have copies of its own of
+    the kernels that it calls, made for it: a seventh faster, and longer to compile.
+    """
+    return _compiled(function, {"cache": True, "_nrt": False, "pipeline_class": EntryCompiler})
 
 
 def bulk_kernel(function: F) -> F:

@@ -13,6 +13,8 @@ only, which cannot overflow, so that it is the same number with and without comp
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from diptych.kernel import entry_kernel, kernel
@@ -68,7 +70,7 @@ def mix(value: np.uint64) -> np.uint64:
 @kernel
 def hash_last(prefix: np.uint64, last: int) -> int:
     """The hash of a key's last word behind what the words before it made of the seed."""
-    page = np.int64(mix(prefix ^ np.uint64(last >> PAGE_BITS)) & NOT_NEGATIVE)
+    page: Any = np.int64(mix(prefix ^ np.uint64(last >> PAGE_BITS)) & NOT_NEGATIVE)
     hashed: int = (page & ~PAGE_LOW) | ((last ^ (page >> 40)) & PAGE_LOW)
     return hashed
 
@@ -150,7 +152,7 @@ def find1(words: Words, t: int, k: int) -> int:
     """The row whose one-word key is `k`, NOT_FOUND or OVER_BUDGET."""
     if is_over_budget(words):
         return OVER_BUDGET
-    hashed = hash_last(np.uint64(words[SEED]), np.int64(k))
+    hashed = hash_last(np.uint64(words[SEED]), int(k))
     bucket = bucket_of(hashed, words[words[t + T_STATE] + BUCKET_COUNT])
     value = words[t + T_KEY_VALUE]
     chain = words[t + T_NEXT]
