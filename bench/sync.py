@@ -10,8 +10,7 @@ For each size of allocated memory and each number of random pages written betwee
                advised for stores that fork), and its first write to a page while the child lives
   full copy    copying all of the memory, which is what a mirror without tracking would do
 What a loaded writer loses to all of it is for bench/sync_load.py. Ratios within one run mean
-something;
-absolute figures belong to the machine and what else it does.
+something; absolute figures belong to the machine and what else it does.
 """
 
 from __future__ import annotations
