@@ -40,7 +40,7 @@ _SAID: tuple[tuple[str, str], ...] = (
     ),
     (
         r"Cannot bind 'args=.*' to signature '(.*)' due to \"TypeError: (.*)\"\.?",
-        "the call does not fit ({1}): {2}",
+        "the call does not fit {1}: {2}",
     ),
     (
         r"No implementation of function Function\(<built-in function setitem>\).*",
@@ -78,6 +78,11 @@ def _spoken(message: str) -> str:
     for pattern, said in _SAID:
         found = re.fullmatch(pattern, message)
         if found is not None:
-            told = [re.sub(r"Literal\[\w+\]\(([^)]*)\)", r"\1", part) for part in found.groups()]
-            return said.format("", *told)
+            return said.format("", *(_plain(part) for part in found.groups()))
     return message
+
+
+def _plain(part: str) -> str:
+    """Types as Python names them, and literals as they are written."""
+    part = re.sub(r"Literal\[\w+\]\(([^)]*)\)", r"\1", part)
+    return part.replace("int64", "int").replace("float64", "float")

@@ -163,14 +163,14 @@ def known(value: Any, name: str, loc: Any) -> Any:
         return value
     if isinstance(value, int):
         raise Refused(f"{name} is beyond 64 bits", loc)
+    if value is ir.UNDEFINED:
+        raise Refused(f"{name} is not defined", loc)
     raise Refused(f"{name} is not part of what can be compiled; {_cure(value)}", loc)
 
 
 def _cure(value: Any) -> str:
     """What to write instead of a value from outside that has no compiled form."""
     name, home = getattr(value, "__name__", ""), str(getattr(value, "__module__", ""))
-    if value is None:
-        return "is it defined?"
     if home == "builtins" and name in CURES:
         return CURES[name]
     if home.partition(".")[0] == "time":
