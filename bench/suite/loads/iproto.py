@@ -73,7 +73,7 @@ def connected(port: int) -> socket.socket:
 
 
 class Iproto(Protocol):
-    take = kernels.take_iproto
+    number = kernels.IPROTO
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -1,7 +1,8 @@
 """The loops of `diptych.loadtest.kernels`, for protocols whose replies come in order of the calls.
 
-The words of `state`, the columns of `counts` and what the arrays are: see there. A reply is `ok`
-or a refusal; of a result only its first int is looked at, and only where a later call needs it.
+The arrays are those, `shared` with a few more words: what protocol is spoken, and what the reply
+that was found last says. A reply is a result or a refusal; of a result only its first int matters,
+and only where a later call needs it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,48 @@ from __future__ import annotations
 from typing import Any
 
 from diptych.kernel import kernel
-from diptych.loadtest.kernels import read_int
+from diptych.loadtest.kernels import (
+    ANSWERED,
+    ASKED,
+    ATTENTION,
+    CALLS,
+    COUNT_FROM_NS,
+    COUNT_UNTIL_NS,
+    FD,
+    FIRST,
+    FIRST_DUE_NS,
+    GAP_NS,
+    HAVE,
+    LOST,
+    REFUSALS,
+    REFUSED_BYTES,
+    REJECTED,
+    REJECTED_KIND,
+    RESULTS,
+    SENT,
+    SHARED_WORDS,
+    UNSENT,
+    UNSENT_STOP,
+    WINDOW,
+    WRITABLE,
+    flush,
+    lose,
+    read_int,
+)
 from diptych.loadtest.latency import bin_of
+from diptych.serving.system_calls import AGAIN, monotonic_ns, receive
 
-# As in diptych.loadtest.kernels: the kernel cache looks at this file alone.
-SENT, ANSWERED, REFUSED, NEEDED_BYTES = 0, 1, 2, 3
-CALLS, RESULTS, REJECTED = 0, 1, 2
+# More words of `shared`.
+PROTOCOL = SHARED_WORDS
+OK = SHARED_WORDS + 1
+VALUE = SHARED_WORDS + 2
+SAID = SHARED_WORDS + 3  # where what it says begins
+WORDS = SHARED_WORDS + 4
 
-HOLE_BYTES = 8  # a binary hole
-HOLE_DIGITS = 12  # a hole in text
+RESP, POSTGRES, IPROTO = 0, 1, 2
+
+HOLE_BYTES = 8  # a hole for a number, highest byte first
+HOLE_DIGITS = 12  # and in RESP, as text
 MINUS, STAR, NEWLINE, ZERO = 45, 42, 10, 48
 ROW, DONE, FAILED = 68, 90, 69  # PostgreSQL's DataRow, ReadyForQuery, ErrorResponse
 COUNT_AT = 30  # of an iproto reply: behind size, header and the body's key
@@ -27,37 +61,32 @@ NIL = 0xC0
 
 @kernel
 def write_calls(
+    row: Any,
+    shared: Any,
     frames: Any,
     starts: Any,
-    hole_at: Any,
-    hole_from: Any,
+    holes: Any,
     results: Any,
     due_ns: Any,
-    state: Any,
     out: Any,
     count: int,
-    first_due_ns: int,
-    gap_ns: int,
-    digits: bool,
+    now_ns: int,
 ) -> int:
-    """Copy the next `count` calls to `out`, as far as there is room; return the bytes written.
-
-    Holes are filled with earlier results: in decimal digits, or as eight bytes, highest first.
-    """
-    length = len(starts) - 1
+    """Copy the next `count` calls to `out`, as far as there is room; return the bytes written."""
+    first, length, gap_ns = row[FIRST], row[CALLS], row[GAP_NS]
     size = 0
     for _ in range(count):
-        number = state[SENT]
-        slot = number % length
+        number = row[SENT]
+        slot = first + number % length
         start, stop = starts[slot], starts[slot + 1]
         if size + stop - start > len(out):
             break
         for i in range(stop - start):
             out[size + i] = frames[start + i]
-        if hole_at[slot] >= 0:
-            value = results[hole_from[slot]]
-            at = size + hole_at[slot] - start
-            if digits:
+        if holes[slot, 0] >= 0:
+            value = results[holes[slot, 1]]
+            at = size + holes[slot, 0] - start
+            if shared[PROTOCOL] == RESP:
                 for i in range(HOLE_DIGITS):
                     out[at + HOLE_DIGITS - 1 - i] = ZERO + value % 10
                     value //= 10
@@ -65,47 +94,45 @@ def write_calls(
                 for i in range(HOLE_BYTES):
                     out[at + i] = (value >> (56 - 8 * i)) & 255
         results[slot] = 0
-        due_ns[slot] = first_due_ns + number * gap_ns
-        state[SENT] = number + 1
+        due_ns[slot] = row[FIRST_DUE_NS] + number * gap_ns if gap_ns else now_ns
+        row[SENT] = number + 1
         size += stop - start
     return size
 
 
 @kernel
-def count_reply(
-    ok: bool,
-    value: int,
-    position: int,
-    refused: int,
-    operation: Any,
-    watched: Any,
+def offer(
+    row: Any,
+    shared: Any,
+    frames: Any,
+    starts: Any,
+    holes: Any,
     results: Any,
     due_ns: Any,
-    state: Any,
-    counts: Any,
-    latencies: Any,
-    refusals: Any,
+    out: Any,
     now_ns: int,
-    count_from_ns: int,
-    count_until_ns: int,
-) -> int:
-    """Count the next reply. Returns how many refusals are listed now."""
-    slot = state[ANSWERED] % len(operation)
-    state[ANSWERED] += 1
-    row = -1
-    due = due_ns[slot]
-    if count_from_ns <= due < count_until_ns:
-        row = operation[slot]
-        counts[row, CALLS] += 1
-        counts[row, RESULTS if ok else REJECTED] += 1
-        latencies[row, bin_of(now_ns - due)] += 1
-    if ok:
-        if watched[slot]:
-            results[slot] = value
-        return refused
-    refusals[refused, 0] = position
-    refusals[refused, 1] = row
-    return refused + 1
+) -> None:
+    """Send what is due and fits in the window."""
+    if row[LOST] or row[UNSENT] < row[UNSENT_STOP] or now_ns >= shared[COUNT_UNTIL_NS]:
+        return
+    count = row[WINDOW] - (row[SENT] - row[ANSWERED])
+    if row[GAP_NS]:
+        due = max(0, (now_ns - row[FIRST_DUE_NS]) // row[GAP_NS] + 1)
+        count = min(count, due - row[SENT])
+    if count > 0:
+        row[UNSENT] = 0
+        row[UNSENT_STOP] = write_calls(
+            row, shared, frames, starts, holes, results, due_ns, out, count, now_ns
+        )
+        flush(row, shared, out)
+
+
+@kernel
+def read_big(data: Any, at: int, size: int) -> int:
+    value = 0
+    for i in range(size):
+        value = (value << 8) | int(data[at + i])
+    return value
 
 
 @kernel
@@ -121,131 +148,212 @@ def line_end(data: Any, position: int, have: int) -> int:
 def number_in(data: Any, position: int) -> int:
     """The decimal int behind the type byte at `position`, of digits alone."""
     value, at = 0, position + 1
-    while 48 <= data[at] <= 57:
+    while ZERO <= data[at] <= ZERO + 9:
         value = value * 10 + int(data[at]) - ZERO
         at += 1
     return value
 
 
 @kernel
-def take_resp(
-    data: Any,
-    have: int,
-    operation: Any,
-    watched: Any,
-    results: Any,
-    due_ns: Any,
-    state: Any,
-    counts: Any,
-    latencies: Any,
-    refusals: Any,
-    now_ns: int,
-    count_from_ns: int,
-    count_until_ns: int,
-) -> int:
-    """RESP: a line, or `*n` and n lines; no texts with lengths. The bytes used."""
-    position = refused = 0
-    while refused < len(refusals):
-        end = line_end(data, position, have)
-        if end < 0:
-            break
-        ok = data[position] != MINUS
-        first = position
-        if data[position] == STAR:
-            first = end
-            for _ in range(number_in(data, position)):
-                end = line_end(data, end, have) if end >= 0 else -1
+def find_resp(shared: Any, data: Any, position: int, have: int) -> int:
+    """RESP: a line, or `*n` and n lines; no texts with lengths. Where it ends, or -1."""
+    end = line_end(data, position, have)
+    if end < 0:
+        return -1
+    first = position
+    if data[position] == STAR:
+        first = end
+        for _ in range(number_in(data, position)):
+            end = line_end(data, end, have)
             if end < 0:
-                break
-        value = number_in(data, first)
-        refused = count_reply(
-            ok, value, position, refused, operation, watched, results, due_ns, state, counts,
-            latencies, refusals, now_ns, count_from_ns, count_until_ns,
-        )  # fmt: skip
-        position = end
-    state[REFUSED] = refused
-    return position
+                return -1
+    shared[OK] = data[position] != MINUS
+    shared[VALUE] = number_in(data, first)
+    shared[SAID] = position
+    return end
 
 
 @kernel
-def read_big(data: Any, at: int, size: int) -> int:
-    value = 0
-    for i in range(size):
-        value = (value << 8) | int(data[at + i])
-    return value
-
-
-@kernel
-def take_postgres(
-    data: Any,
-    have: int,
-    operation: Any,
-    watched: Any,
-    results: Any,
-    due_ns: Any,
-    state: Any,
-    counts: Any,
-    latencies: Any,
-    refusals: Any,
-    now_ns: int,
-    count_from_ns: int,
-    count_until_ns: int,
-) -> int:
-    """PostgreSQL: messages up to ReadyForQuery are one reply, whose row begins with an int8."""
-    start = position = refused = 0
-    ok, value, failed_at = True, 0, 0
-    while have - position >= 5 and refused < len(refusals):
+def find_postgres(shared: Any, data: Any, position: int, have: int) -> int:
+    """PostgreSQL: messages up to ReadyForQuery, of which a row begins with an int8."""
+    shared[OK], shared[VALUE], shared[SAID] = 1, 0, position
+    while have - position >= 5:
         size = 1 + read_big(data, position + 1, 4)
         if have - position < size:
-            break
+            return -1
         if data[position] == ROW and size >= 19:
-            value = read_big(data, position + 11, 8)
+            shared[VALUE] = read_big(data, position + 11, 8)
         elif data[position] == FAILED:
-            ok, failed_at = False, position
+            shared[OK], shared[SAID] = 0, position
         elif data[position] == DONE:
-            refused = count_reply(
-                ok, value, failed_at, refused, operation, watched, results, due_ns, state, counts,
-                latencies, refusals, now_ns, count_from_ns, count_until_ns,
-            )  # fmt: skip
-            ok, value = True, 0
-            start = position + size
+            return position + size
         position += size
-    state[REFUSED] = refused
-    return start
+    return -1
 
 
 @kernel
-def take_iproto(
+def find_iproto(shared: Any, data: Any, position: int, have: int) -> int:
+    """Tarantool: a size of five bytes leads. A nil as the first value is a refusal."""
+    if have - position < 5:
+        return -1
+    end = position + 5 + read_big(data, position + 1, 4)
+    if have < end:
+        return -1
+    at = position + COUNT_AT
+    shared[OK] = data[position + 7] == 0xCE and read_big(data, position + 8, 4) == 0
+    shared[VALUE], shared[SAID] = 0, position
+    if shared[OK] and data[at] == ARRAY_HEADER:
+        shared[OK] = data[at + 5] != NIL
+        shared[VALUE] = read_int(data, at + 5, end)
+    return end
+
+
+@kernel
+def find(shared: Any, data: Any, position: int, have: int) -> int:
+    """Where the reply that begins here ends, -1 when it is not whole; what it says in `shared`."""
+    if shared[PROTOCOL] == RESP:
+        return find_resp(shared, data, position, have)
+    if shared[PROTOCOL] == POSTGRES:
+        return find_postgres(shared, data, position, have)
+    return find_iproto(shared, data, position, have)
+
+
+@kernel
+def take_replies(
+    row: Any,
+    shared: Any,
     data: Any,
-    have: int,
-    operation: Any,
     watched: Any,
     results: Any,
     due_ns: Any,
-    state: Any,
     counts: Any,
     latencies: Any,
     refusals: Any,
+    refused: Any,
     now_ns: int,
-    count_from_ns: int,
-    count_until_ns: int,
-) -> int:
-    """Tarantool: replies with a size of five bytes. A nil as the first value is a refusal."""
-    position = refused = 0
-    while have - position >= 5 and refused < len(refusals):
-        size = 5 + read_big(data, position + 1, 4)
-        if have - position < size:
+) -> None:
+    """Take every whole reply in the input."""
+    have = row[HAVE]
+    position = 0
+    while row[ANSWERED] < row[SENT]:
+        end = find(shared, data, position, have)
+        if end < 0:
             break
-        ok = data[position + 7] == 0xCE and read_big(data, position + 8, 4) == 0
-        at = position + COUNT_AT
-        value = 0
-        if ok and data[at] == ARRAY_HEADER:
-            ok = data[at + 5] != NIL
-            value = read_int(data, at + 5, position + size)
-        refused = count_reply(
-            ok, value, position, refused, operation, watched, results, due_ns, state, counts,
-            latencies, refusals, now_ns, count_from_ns, count_until_ns,
-        )  # fmt: skip
-        position += size
-    state[REFUSED] = refused
-    return position
+        slot = row[FIRST] + row[ANSWERED] % row[CALLS]
+        row[ANSWERED] += 1
+        operation = -1
+        due = due_ns[slot]
+        if shared[COUNT_FROM_NS] <= due < shared[COUNT_UNTIL_NS]:
+            operation = watched[slot, 0]
+            counts[operation, ASKED] += 1
+            counts[operation, RESULTS if shared[OK] else REJECTED] += 1
+            latencies[operation, bin_of(now_ns - due)] += 1
+        if shared[OK]:
+            if watched[slot, 1]:
+                results[slot] = shared[VALUE]
+        else:
+            start, at, listed = shared[SAID], shared[REFUSED_BYTES], shared[REFUSALS]
+            refusals[listed, 0] = operation
+            refusals[listed, 1] = REJECTED_KIND
+            refusals[listed, 2] = at
+            refusals[listed, 3] = at + end - start
+            for i in range(end - start):
+                refused[at + i] = data[start + i]
+            shared[REFUSALS] += 1
+            shared[REFUSED_BYTES] += end - start
+        position = end
+    rest = have - position
+    if position:
+        for i in range(rest):
+            data[i] = data[position + i]
+    row[HAVE] = rest
+
+
+@kernel
+def serve(
+    found: Any,
+    begin: int,
+    count: int,
+    row_of: Any,
+    rows: Any,
+    inputs: Any,
+    outputs: Any,
+    shared: Any,
+    frames: Any,
+    starts: Any,
+    holes: Any,
+    watched: Any,
+    results: Any,
+    due_ns: Any,
+    counts: Any,
+    latencies: Any,
+    refusals: Any,
+    refused: Any,
+    clock: Any,
+) -> int:
+    """Take replies of connections that are ready, and send their next calls; see there."""
+    for i in range(begin, count):
+        fd = found[i, 0]
+        number = row_of[fd] if fd < len(row_of) else -1
+        if number < 0:
+            continue
+        row, data, out = rows[number], inputs[number], outputs[number]
+        if (
+            len(refused) - shared[REFUSED_BYTES] < len(data)
+            or len(refusals) - shared[REFUSALS] < row[WINDOW]
+        ):
+            return i
+        if found[i, 1] & WRITABLE:
+            shared[ATTENTION] = 1
+            flush(row, shared, out)
+        now_ns = monotonic_ns(clock)
+        if found[i, 1] & ~WRITABLE and not row[LOST]:
+            have = row[HAVE]
+            came = receive(row[FD], data.ctypes.data + have, len(data) - have)
+            if came > 0:
+                row[HAVE] += came
+                take_replies(
+                    row,
+                    shared,
+                    data,
+                    watched,
+                    results,
+                    due_ns,
+                    counts,
+                    latencies,
+                    refusals,
+                    refused,
+                    now_ns,
+                )
+            elif came != AGAIN:
+                lose(row)
+                shared[ATTENTION] = 1
+        offer(row, shared, frames, starts, holes, results, due_ns, out, now_ns)
+    return count
+
+
+@kernel
+def offer_all(
+    rows: Any,
+    outputs: Any,
+    shared: Any,
+    frames: Any,
+    starts: Any,
+    holes: Any,
+    results: Any,
+    due_ns: Any,
+    now_ns: int,
+) -> None:
+    """Send what is due on every connection."""
+    for number in range(len(rows)):
+        offer(
+            rows[number],
+            shared,
+            frames,
+            starts,
+            holes,
+            results,
+            due_ns,
+            outputs[number],
+            now_ns,
+        )

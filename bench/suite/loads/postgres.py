@@ -71,6 +71,13 @@ class Postgres:
         self.socket = opened(("127.0.0.1", port))
         self.socket.settimeout(300.0)
         self._file = self.socket.makefile("rb")
+        try:
+            self._begin(prepare)
+        except BaseException:
+            self.close()  # it may be starting still, and refuse
+            raise
+
+    def _begin(self, prepare: bool) -> None:
         said = b"user\0postgres\0database\0postgres\0\0"
         self.socket.sendall(LENGTH.pack(8 + len(said)) + LENGTH.pack(VERSION) + said)
         self._replies()
@@ -131,7 +138,7 @@ def message_of(body: bytes) -> str:
 
 
 class PostgresCalls(Protocol):
-    take = kernels.take_postgres
+    number = kernels.POSTGRES
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 from diptych.loadtest.mix import ResultOf
@@ -14,11 +13,9 @@ HOLE = ResultOf(-1)
 
 
 class Protocol(ABC):
-    """How a system's calls and replies look. `digits`: holes are text, else eight bytes."""
+    """How a system's calls and replies look. `number`: what `kernels` calls it."""
 
-    digits = False
-    take: Callable[..., int]
-    """The kernel that finds replies."""
+    number: int
 
     @abstractmethod
     def connect(self) -> socket.socket:

@@ -78,8 +78,7 @@ class Redis:
 class Resp(Protocol):
     """Calls of scripts, by their hash; `scripts` by operation."""
 
-    digits = True
-    take = kernels.take_resp
+    number = kernels.RESP
 
     def __init__(self, port: int, scripts: dict[str, str]) -> None:
         self._port = port

@@ -82,6 +82,14 @@ SCRIPTS = (
         ("--runs", "1", "--seconds", "0.5", "--items", "300", "--customers", "30"),
     ),
     Script(
+        "queries",
+        "Point queries beside Redis GET",
+        "One row by its key; Diptych answers from an image, with the age of what it shows.",
+        "queries.py",
+        ("--runs", "5", "--seconds", "2"),
+        ("--runs", "1", "--seconds", "0.5"),
+    ),
+    Script(
         "sync",
         "What a sync costs, beside fork() and a full copy",
         "*pause*: the writer stands still. *fork*: so long fork() stops a process so large.",
