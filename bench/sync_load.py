@@ -160,6 +160,7 @@ class Recording:
     def __init__(self, resting: int, rounds: int, events: int, *, scattered: bool) -> None:
         self._random = random.Random(5)
         self._flow = Flow()
+        self._middles = {symbol: self._flow.middles(symbol)[0] for symbol in SYMBOLS}
         self._scattered = scattered
         self._resting: list[tuple[int, int]] = []
         world = World(resting, synced=False)
@@ -181,7 +182,7 @@ class Recording:
         """A new order that waits behind what the flow trades."""
         symbol = self._random.choices(SYMBOLS, [1 / (i + 1) for i in range(len(SYMBOLS))])[0]
         side = self._random.choice((1, -1))
-        middle = self._flow.middles(symbol)[0]
+        middle = self._middles[symbol]
         price = max(1, middle - side * self._random.randint(BEHIND_TICKS, DEPTH_TICKS)) * TICK
         return "place_order", (self._random.randint(1, 400), symbol, side, price, LOT)
 
