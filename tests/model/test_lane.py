@@ -187,11 +187,11 @@ class Callers:
             return encode_frame(
                 Kind.TRANSACTION, payload, operation=number, request=request, sequence=session
             )
-        session = chance.choice([*self.sessions, 999])
+        session = chance.choice(self.sessions) if chance.random() < 0.98 else 999
         request = self.next.get(session, 1)
-        if chance.random() < 0.03:
-            request = max(0, request + chance.choice([-2_000, 2, 1_500]))
         self.next[session] = request + 1
+        if chance.random() < 0.03:
+            request = max(0, request + chance.choice([-2_000, 2, 400]))
         name = chance.choice([*NUMBERS, *["move"] * 6])
         payload, number = self.payload(name), NUMBERS[name]
         if chance.random() < 0.05:
@@ -216,7 +216,7 @@ class Callers:
 
     def payload(self, name: str) -> bytes:
         chance = self.chance
-        id = chance.choice([chance.randrange(8), chance.randrange(8), chance.randrange(130), "x"])
+        id = chance.choice([chance.randrange(8), chance.randrange(8), chance.choice([9, 120, "x"])])
         arguments = {
             "open_account": [id, chance.choice(["", "abc", "é", "long", "a\0"])][
                 : chance.randint(1, 2)
@@ -224,7 +224,7 @@ class Callers:
             "move": [
                 id,
                 chance.randrange(8),
-                chance.choice([1, 5, 60, 1000, 1001]),
+                chance.choice([1, 5, 20, 1001]),
                 chance.choice([1, 5, 2]),
             ],
             "divide": [id, chance.choice([0, 1, -3, 2**63 - 1])],
@@ -303,7 +303,7 @@ def test_a_retry_within_its_batch_gets_the_first_answer() -> None:
     told = [msgpack.unpackb(payload) for payload in payloads(replies)]
     assert told[0] == told[1] == [1, 100, "new", 0, None]
     assert told[2:4] == [105, 105]
-    assert told[4]["code"] == "conflict" or "request" in told[4]["message"]
+    assert told[4]["code"] == "identity_conflict"
     assert told[5] == 106
     assert side.engine.compiled == 2  # the first of all waits for memory for its answer
     side.close()
@@ -339,6 +339,6 @@ def test_what_has_used_up_its_time_is_undone(compiled: bool) -> None:
     replies = side.run([add_one] * 3, 0)
     told = [msgpack.unpackb(payload) for payload in payloads(replies)]
     assert told[0] == 10
-    assert told[1]["code"] == "over_budget" or "time" in told[1]["message"]
+    assert told[1]["code"] == "over_budget"
     assert told[2] == 15
     side.close()
