@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-from bench.suite.command import main  # noqa: E402 - the examples come first
+from bench.suite.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,8 @@ For each way it starts a server, puts a closed loop of load on it, and reads fro
 middle of the load, how much CPU time every process used, of that in the kernel, and how often it
 went to sleep or was put aside. Page tracking and syncs are on; the load generator shares the
 machine. `--latency` adds one call in flight on one connection. CPU time per order says more than
-orders/s where other work goes on.
+orders/s where other work goes on. CPU time is exact; the kernel's share of it is told by clock
+ticks, which miss much of short system calls, so read it as a lower bound.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ For each size of allocated memory and each number of random pages written betwee
   fork         how long fork() stops a process with as much private memory (huge pages off, as is
                advised for stores that fork), and its first write to a page while the child lives
   full copy    copying all of the memory, which is what a mirror without tracking would do
-Ratios within one run mean something; absolute figures belong to the machine and what else it does.
+What a loaded writer loses to all of it is for bench/sync_load.py. Ratios within one run mean
+something; absolute figures belong to the machine and what else it does.
 """
 
 from __future__ import annotations

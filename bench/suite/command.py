@@ -23,9 +23,9 @@ EPILOG = """\
 sections (all of them, unless named):
 {sections}
 
-Data is written below --directory, which should be on the disk whose syncs are meant. Without matplotlib
-(pip install 'diptych[bench]') the report has no plots. Peers that are not installed are left out with a notice:
-redis-server, postgres and tarantool are looked for on the PATH.
+Data is written below --directory, which should be on the disk whose syncs are meant. Without
+matplotlib (pip install 'diptych[bench]') the report has no plots. Peers that are not installed are
+left out with a notice: redis-server, postgres and tarantool are looked for on the PATH.
 """
 
 

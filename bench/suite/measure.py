@@ -75,7 +75,9 @@ def in_turn(subjects: Mapping[str, Subject], rounds: int) -> Rounds:
                 progress(f"{name} failed: {told.failed[name]}")
                 continue
             told.taken[name].append(figures)
-            progress(f"{turn + 1}/{rounds} {name}: {shown(figures)} [{time.monotonic() - began:.1f} s]")
+            progress(
+                f"{turn + 1}/{rounds} {name}: {shown(figures)} [{time.monotonic() - began:.1f} s]"
+            )
     return told
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Plot:
-    """`series`: for each name a value for each of `labels`, or None. Bars, or lines over numbers."""
+    """`series`: for each name a value for each of `labels`, or None. `lines`: no bars."""
 
     name: str
     title: str
@@ -24,9 +25,8 @@ def draw(plot: Plot, directory: Path) -> Path | None:
     """The file, or None without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    matplotlib = importlib.import_module("matplotlib.figure")
+    figure = matplotlib.Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     count = max(1, len(plot.series))
     for at, (name, values) in enumerate(plot.series.items()):

@@ -110,9 +110,9 @@ class Report:
 
 
 READING = """\
-Ratios are the claims: of figures of the same round, with all subjects in turn, as the median over the
-rounds and, in brackets, the least and the most. Absolute figures are of this machine at that time;
-load generator and system share its processors."""
+Ratios are the claims: of figures of the same round, with all subjects in turn, as the median over
+the rounds and, in brackets, the least and the most. Absolute figures are of this machine at that
+time; load generator and system share its processors."""
 
 
 def table_lines(table: Table) -> Iterable[str]:

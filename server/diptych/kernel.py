@@ -29,13 +29,12 @@ from typing import Any, TypeVar
 
 import numba
 from numba import types
-from numba.core import config, ir
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.typed_passes import NopythonTypeInference
+from numba.core import config
+
+from diptych.kernel_passes import EntryCompiler, KernelCompiler
 
 KERNEL_SOURCES = (
-    *("kernel.py", "memory/*.py", "store/*.py"),
+    *("kernel.py", "kernel_passes.py", "memory/*.py", "store/*.py", "store/compiled/entries.py"),
     *("engine/framing.py", "serving/frames.py", "serving/bundles.py", "serving/channel.py"),
     *("serving/system_calls.py", "loadtest/*.py"),
 )
@@ -92,40 +91,6 @@ def _announce_compiling() -> None:
         log.warning("compiling kernels: a first start takes up to half a minute longer")
 
 
-@register_pass(mutates_CFG=False, analysis_only=False)
-class IndexesAsTheyAre(FunctionPass):
-    """Takes ints that index arrays as unsigned.
-
-    Numba otherwise adds the array's length to those below zero, which no kernel has: three
-    instructions at each word, and a sixth of the time of all kernels together.
-    """
-
-    _name = "diptych_indexes_as_they_are"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
-        calls = state.calltypes
-        for inst, call in list(calls.items()):
-            is_index = isinstance(inst, ir.SetItem) or getattr(inst, "op", "") == "getitem"
-            if is_index and isinstance(call.args[0], types.Array) and call.args[1] == types.int64:
-                array, _, *value = call.args
-                del calls[inst]  # it refuses to have one replaced
-                calls[inst] = call.replace(args=(array, types.uint64, *value))
-        return True
-
-
-class KernelCompiler(CompilerBase):
-    """Numba's usual pipeline with our pass in it."""
-
-    def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state, "diptych_kernel")
-        passes.add_pass_after(IndexesAsTheyAre, NopythonTypeInference)
-        passes.finalize()
-        return [passes]
-
-
 def kernel(function: F) -> F:
     """Compile `function` on its first call for each combination of argument types.
 
@@ -143,13 +108,20 @@ def inlined(function: F) -> F:
     return _compiled(function, {"cache": True, "_nrt": False, "forceinline": True})
 
 
+def entry_kernel(function: F) -> F:
+    """A kernel that is called from outside, and so often that it shall have copies of its own of
+    the kernels that it calls, made for it: a seventh faster, and longer to compile.
+    """
+    return _compiled(function, {"cache": True, "_nrt": False, "pipeline_class": EntryCompiler})
+
+
 def bulk_kernel(function: F) -> F:
     """The same for what runs long, or creates arrays: other threads go on meanwhile."""
     return _compiled(function, {"cache": True, "nogil": True})
 
 
 def _compiled(function: F, options: dict[str, Any]) -> F:
-    dispatcher: Any = numba.njit(pipeline_class=KernelCompiler, **options)(function)
+    dispatcher: Any = numba.njit(**{"pipeline_class": KernelCompiler, **options})(function)
     compiled: F = dispatcher
     return compiled
 

@@ -72,7 +72,7 @@ def _module_of(function: Callable[..., Any], path: Path) -> _Module:
     path = path.resolve()
     module = sys.modules.get(function.__module__)
     spec = getattr(module, "__spec__", None)
-    name = spec.name if spec is not None else function.__module__
+    name = spec.name if spec is not None else function.__module__ or ""
     words = name.split(".")
     parts = [*path.parts[:-1], path.stem]
     if parts[-1] == "__init__" and words[-1] != "__init__":

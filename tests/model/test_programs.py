@@ -34,7 +34,7 @@ from diptych.store.compiled.shapes import parameter_type, words_count
 from diptych.store.compiled.types import (
     DataType,
     DbType,
-    ItemsType,
+    ListType,
     TableType,
     TextType,
     fits,
@@ -262,7 +262,7 @@ class Memory:
             if value is None:
                 return [0] + [UNTOUCHED] * answer_words(kind.type)
             return [1, *self.words_of(kind.type, value)]
-        if isinstance(kind, ItemsType):
+        if isinstance(kind, ListType):
             items = [word for item in value for word in self.words_of(kind.item, item)]
             return [len(value), self.put(items)]
         if isinstance(kind, types.BaseTuple):
@@ -312,7 +312,7 @@ def random_kind(chance: random.Random, depth: int = 3) -> types.Type:
             is_open = isinstance(inner, types.NoneType | types.StringLiteral)
             return inner if is_open else types.Optional(inner)
         case 9:
-            return ItemsType(random_kind(chance, depth - 1), 20)
+            return ListType(random_kind(chance, depth - 1))
     count = chance.choice([0, 1, 2, 3, 17])
     parts = [random_kind(chance, max(depth - 2, 0)) for _ in range(count)]
     return types.Tuple(parts)
@@ -323,7 +323,7 @@ def random_answer(chance: random.Random, kind: types.Type) -> Any:
         return kind.literal_value
     if isinstance(kind, types.Optional):
         return None if chance.random() < 0.5 else random_answer(chance, kind.type)
-    if isinstance(kind, ItemsType):
+    if isinstance(kind, ListType):
         count = chance.choice([0, 1, 2, 15, 16, 17])
         return [random_answer(chance, kind.item) for _ in range(count)]
     if isinstance(kind, types.BaseTuple):
@@ -369,10 +369,8 @@ def test_rejections(seed: int) -> None:
 @pytest.mark.parametrize("count", [0, 15, 16, 65_535, 65_536])
 def test_long_lists(count: int) -> None:
     memory = Memory()
-    words = memory.words_of(ItemsType(types.boolean, 1), [True] * count)
-    assert memory.packed(answer_program(ItemsType(types.boolean, 1)), words) == packer()(
-        [True] * count
-    )
+    words = memory.words_of(ListType(types.boolean), [True] * count)
+    assert memory.packed(answer_program(ListType(types.boolean)), words) == packer()([True] * count)
 
 
 def test_rows() -> None:

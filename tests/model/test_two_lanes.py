@@ -11,7 +11,9 @@ from tests.support.lanes import Lanes
 
 import bank
 import exchange
-from diptych.store.compiled import handlers
+from diptych.engine.engine import Engine
+from diptych.engine.growth import Growth
+from diptych_client.protocol import Kind
 
 INTS = [0, 1, -1, 2, 7, 63, 64, 2**31, 2**32 + 1, 2**53 + 1, 2**62, 2**63 - 1, -(2**63), -(2**62)]
 PARCELS = [1]  # numbers of parcels that the test has made
@@ -31,16 +33,26 @@ CODES = ["", "A", "AB", "ZZ", "north", "Ä", "M", "same"]
 
 @pytest.fixture
 def given_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The calls that compiled code left to the interpreter."""
+    """The calls that compiled code left to the interpreter, which returned something, although
+    there was memory enough.
+    """
     names: list[str] = []
-    failed = handlers.failed
+    grown: list[int] = []
+    answer, give = Engine.answer, Growth.give
 
-    def noted(code: int, function: Any, db: Any, arguments: Any) -> Any:
-        if code in handlers.INTERPRETED_CODES:
-            names.append(function.__name__)
-        return failed(code, function, db, arguments)
+    def given(growth: Growth, descriptor: int) -> None:
+        grown.append(descriptor)
+        give(growth, descriptor)
 
-    monkeypatch.setattr(handlers, "failed", noted)
+    def noted(engine: Engine, number: int, payload: memoryview, packed: Any) -> Any:
+        before = len(grown)
+        kind, told = answer(engine, number, payload, packed)
+        if number in engine._batches._compiled and kind == Kind.RESULT and len(grown) == before:
+            names.append(engine._operations[number][0])
+        return kind, told
+
+    monkeypatch.setattr(Growth, "give", given)
+    monkeypatch.setattr(Engine, "answer", noted)
     return names
 
 

@@ -607,7 +607,7 @@ def draw_and_give_up(db: Db, large: int) -> int:
     return large * large // large
 
 
-@app.query
+@app.query(compiled=False)
 def draw_in_a_query(db: Db) -> float:
     return db.random.random()
 

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = [
     ["diptych_client"],
-    ["diptych.errors", "diptych.kernel", "diptych.control_page", "diptych.sources"],
+    ["diptych.errors", "diptych.kernel_passes", "diptych.control_page", "diptych.sources"],
+    ["diptych.kernel"],
     ["diptych.schema", "diptych.rejections"],
     ["diptych.memory", "diptych.declarations"],
     ["diptych.scopes"],

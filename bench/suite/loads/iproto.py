@@ -7,9 +7,9 @@ from struct import Struct
 from typing import Any
 
 import msgpack
-
 from bench.suite.loads import kernels
-from bench.suite.loads.ordered import HOLE, Protocol, opened
+from bench.suite.loads.ordered import opened
+from bench.suite.loads.protocol import HOLE, Protocol
 
 GREETING_BYTES = 128
 CALL, TYPE, SYNC, TUPLE, FUNCTION, DATA, ERROR = 0x0A, 0x00, 0x01, 0x21, 0x22, 0x30, 0x31

@@ -1,7 +1,7 @@
 """The loops of `diptych.loadtest.kernels`, for protocols whose replies come in order of the calls.
 
-The words of `state`, the columns of `counts` and what the arrays are: see there. A reply is `ok`, or
-a refusal; of a result only its first int is looked at, and only where a later call needs it.
+The words of `state`, the columns of `counts` and what the arrays are: see there. A reply is `ok`
+or a refusal; of a result only its first int is looked at, and only where a later call needs it.
 """
 
 from __future__ import annotations

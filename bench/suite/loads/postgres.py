@@ -11,7 +11,8 @@ from struct import Struct
 from typing import Any
 
 from bench.suite.loads import kernels
-from bench.suite.loads.ordered import HOLE, Protocol, opened
+from bench.suite.loads.ordered import opened
+from bench.suite.loads.protocol import HOLE, Protocol
 
 LENGTH = Struct("!I")
 VERSION = 196608  # 3.0
@@ -64,7 +65,7 @@ def call_of(name: str, arguments: tuple[Any, ...]) -> tuple[bytes, int]:
 
 
 class Postgres:
-    """A blocking connection over TCP, as `postgres`, with the functions prepared if they are there."""
+    """A blocking connection over TCP, as `postgres`. `prepare`: the functions are there."""
 
     def __init__(self, port: int, *, prepare: bool = True) -> None:
         self.socket = opened(("127.0.0.1", port))

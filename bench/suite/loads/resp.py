@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.suite.loads import kernels
-from bench.suite.loads.ordered import HOLE, Protocol, opened
+from bench.suite.loads.ordered import opened
+from bench.suite.loads.protocol import HOLE, Protocol
 
 READ_BYTES = 1 << 18
 

@@ -1,8 +1,8 @@
 """The exchange in dicts and sorted containers: what the asyncio server serves.
 
 The rules are those of `examples/exchange/app.py`, as far as the flow uses them. Objects have slots,
-a price level is a dict in order of arrival. Nothing is undone, so everything is checked first. Knows
-nothing of sockets.
+a price level is a dict in order of arrival. Nothing is undone, so everything is checked first.
+Knows nothing of sockets.
 """
 
 from __future__ import annotations

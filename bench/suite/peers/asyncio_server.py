@@ -12,15 +12,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, cast
 
 import msgpack
 import uvloop
-
 from bench.suite.peers.asyncio_exchange import Exchange, Refused
 from bench.suite.workload import SYMBOL, trades
+
 from diptych_client.protocol import HEADER, HEADER_BYTES, PREAMBLE, READ_BYTES, Kind, encode_frame
 
 TRANSACTIONS = ("place_order", "cancel_order", "open_account", "list_symbol", "issue_shares")
@@ -84,8 +85,7 @@ class Service:
 
 
 def arguments_of(function: Callable[..., Any]) -> int:
-    code = function.__code__  # type: ignore[attr-defined]
-    return int(code.co_argcount) - (code.co_varnames[:1] == ("self",))
+    return len(inspect.signature(function).parameters)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -155,9 +155,9 @@ async def serve() -> None:
     service = Service()
     server = await loop.create_server(lambda: Connection(service), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    over = loop.create_future()
-    loop.add_reader(sys.stdin.fileno(), lambda: over.done() or over.set_result(None))
-    await over
+    over = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), over.set)
+    await over.wait()
     server.close()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.suite.workload import Holdings, State, Tape
+
 from diptych.loadtest import LoadSettings, Mix, Report
 from diptych.loadtest.mix import Call
 
@@ -59,7 +60,7 @@ class Served(ABC):
 
 
 class Peer(ABC):
-    """A system that may be installed here. """
+    """A system that may be installed here."""
 
     name: str
     durabilities: tuple[str, ...] = ("none",)
@@ -86,6 +87,4 @@ def pss_bytes(pid: int) -> int:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0
-    return sum(
-        int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:")
-    )
+    return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))

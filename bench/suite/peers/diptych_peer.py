@@ -15,13 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bench.suite.peers.base import Peer, Served
 from bench.suite.peers.wire import WireServed
 from bench.suite.workload import SYMBOL, Holdings, Tape, trades
-import numpy as np
 
 from diptych.loadtest import LoadSettings, Mix, Report
 from diptych.serving.local import Server
+from diptych.store.arrow import library
 from diptych.testing import running
 from diptych_client import DiptychError
 from exchange import app
@@ -119,9 +120,7 @@ class Diptych(Peer):
 
 def write_trades(path: Path, count: int) -> None:
     """The preloaded trades as a file to import."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
+    pa = library("pyarrow")
     made = trades(count)
     # Prices are in hundredths: 128-bit words, the upper half of each 0.
     hundredths = pa.py_buffer(np.stack([made.price, np.zeros_like(made.price)], axis=1).tobytes())
@@ -134,4 +133,4 @@ def write_trades(path: Path, count: int) -> None:
         "time": pa.array([0] * count, pa.timestamp("ns", tz="UTC")),
         "previous": list(range(count)),
     }
-    parquet.write_table(pa.table(columns), path)
+    library("pyarrow.parquet").write_table(pa.table(columns), path)

@@ -24,6 +24,7 @@ from bench.suite.loads.postgres import Postgres, PostgresCalls, PostgresError
 from bench.suite.peers.base import Peer, Served
 from bench.suite.peers.redis_peer import START_S, free_port
 from bench.suite.workload import SYMBOL, Holdings, Tape, trades
+
 from diptych.loadtest import LoadSettings, Mix, Report
 from diptych.loadtest.mix import Call
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-
 from bench.suite.loads import kernels
 from bench.suite.loads.ordered import run_ordered
 from bench.suite.loads.resp import Redis, Resp, RespError, command
 from bench.suite.peers.base import Peer, Served
 from bench.suite.workload import SYMBOL, Holdings, Tape, trades
+
 from diptych.loadtest import LoadSettings, Mix, Report
 from diptych.loadtest.mix import Call
 from exchange.flow import SYMBOLS
@@ -35,7 +35,9 @@ class RedisServed(Served):
         self.process = process
         self.redis = Redis(port)
         self._scripts = {
-            name: self.redis.ask("SCRIPT", "LOAD", Path(__file__).with_name(f"{file}.lua").read_text())
+            name: self.redis.ask(
+                "SCRIPT", "LOAD", Path(__file__).with_name(f"{file}.lua").read_text()
+            )
             for name, file in SCRIPTS.items()
         }
         self._scripts = {name: sha.decode() for name, sha in self._scripts.items()}

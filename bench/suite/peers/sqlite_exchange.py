@@ -32,7 +32,9 @@ BEST = """
 SELECT id, account, price, remaining FROM orders
 WHERE symbol = ? AND side = ? AND rank <= ? ORDER BY rank, id LIMIT 1
 """
-TAKE = "UPDATE holding SET shares = shares - ?, reserved = reserved - ? WHERE account = ? AND symbol = ?"
+TAKE = """
+UPDATE holding SET shares = shares - ?, reserved = reserved - ? WHERE account = ? AND symbol = ?
+"""
 GIVE = """
 INSERT INTO holding VALUES (?, ?, ?, 0)
 ON CONFLICT (account, symbol) DO UPDATE SET shares = shares + excluded.shares
@@ -40,8 +42,12 @@ ON CONFLICT (account, symbol) DO UPDATE SET shares = shares + excluded.shares
 PAY = "UPDATE account SET cash = cash + ?, reserved = reserved - ? WHERE id = ?"
 RESERVE_CASH = "UPDATE account SET reserved = reserved + ? WHERE id = ?"
 RESERVE_SHARES = "UPDATE holding SET reserved = reserved + ? WHERE account = ? AND symbol = ?"
-RECORD = "INSERT INTO trade (symbol, price, quantity, buyer, seller, time) VALUES (?, ?, ?, ?, ?, ?)"
-PLACE = "INSERT INTO orders (account, symbol, side, rank, price, remaining) VALUES (?, ?, ?, ?, ?, ?)"
+RECORD = (
+    "INSERT INTO trade (symbol, price, quantity, buyer, seller, time) VALUES (?, ?, ?, ?, ?, ?)"
+)
+PLACE = (
+    "INSERT INTO orders (account, symbol, side, rank, price, remaining) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 class Exchange:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from bench.suite.peers.base import Peer, Served
 from bench.suite.peers.sqlite_exchange import SCHEMA, Exchange, Refused, average
 from bench.suite.workload import SYMBOL, Holdings, Tape, plain, trades
+
 from diptych.loadtest import LoadSettings, Mix, OperationReport, Report
 from diptych.loadtest.latency import BINS, Counters, bin_of, summary_us
 from diptych.loadtest.mix import Call, ResultOf

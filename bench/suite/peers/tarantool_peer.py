@@ -18,6 +18,7 @@ from bench.suite.loads.ordered import run_ordered
 from bench.suite.peers.base import Peer, Served
 from bench.suite.peers.redis_peer import START_S, free_port, wait_for
 from bench.suite.workload import SYMBOL, Holdings, Tape, trades
+
 from diptych.loadtest import LoadSettings, Mix, Report
 
 SCRIPT = Path(__file__).with_name("tarantool.lua")

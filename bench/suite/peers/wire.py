@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgpack
-
 from bench.suite.peers.base import Served
+
 from diptych.loadtest import LoadSettings, Mix, Report, run_load
 from diptych.loadtest.cycle import operations_of
 from diptych.loadtest.mix import Call

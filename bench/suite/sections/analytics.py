@@ -18,10 +18,11 @@ from bench.suite.workload import flow
 
 TITLE = "Beside an analytic query"
 ABOUT = """\
-One client asks for the volume-weighted average price of every trade in one symbol, again and again without a
-pause, while orders come: at a fixed rate of half of what the system did in a closed loop just before, and in a
-closed loop (50 x 32). The trades are there before; what the flow adds is the same in all columns of a row. Ratios:
-with the query by without it, in the same round. *late*: calls of the timetable that could not even be sent."""
+One client asks for the volume-weighted average price of every trade in one symbol, again and
+again without a pause, while orders come: at a fixed rate of half of what the system did in a
+closed loop just before, and in a closed loop (50 x 32). The trades are there before; what the
+flow adds is the same in all columns of a row. Ratios: with the query by without it, in the same
+round. *late*: calls of the timetable that could not even be sent."""
 CASES = ("query alone", "rate", "rate, query", "loop", "loop, query")
 
 

@@ -13,9 +13,10 @@ from bench.suite.sections.orders import COLUMNS, rows
 
 TITLE = "Exchange orders a second, durable"
 ABOUT = """\
-The same flow, 50 x 32 in flight. *fsync*: an answer means that the order is on the disk (Diptych `fsync`, Redis
-`appendfsync always`, PostgreSQL `synchronous_commit=on`, SQLite `synchronous=FULL`, Tarantool `wal_mode=fsync`).
-*everysec*: what a second lost is lost. The disk is the one below the data directory."""
+The same flow, 50 x 32 in flight. *fsync*: an answer means that the order is on the disk (Diptych
+`fsync`, Redis `appendfsync always`, PostgreSQL `synchronous_commit=on`, SQLite
+`synchronous=FULL`, Tarantool `wal_mode=fsync`). *everysec*: what a second lost is lost. The disk
+is the one below the data directory."""
 
 
 def run(options: Options) -> Result:
@@ -28,7 +29,7 @@ def run(options: Options) -> Result:
         if durability != "none"
     }
     rounds = in_turn(subjects, options.rounds)
-    medians = {
+    medians: dict[str, tuple[float | None, ...]] = {
         name: (figure.median if (figure := rounds.figure(name, "per_s")) else None,)
         for name in subjects
     }

@@ -12,6 +12,7 @@ from bench.suite.options import Options
 from bench.suite.peers.base import Peer, Served
 from bench.suite.report import Cell
 from bench.suite.workload import flow
+
 from diptych.loadtest import LoadSettings, Report
 
 MIB = 1 << 20
@@ -31,9 +32,7 @@ def settings_of(options: Options, shape: tuple[int, int], **more: Any) -> LoadSe
     )
 
 
-def fresh_load(
-    peer: Peer, options: Options, durability: str, shape: tuple[int, int]
-) -> Figures:
+def fresh_load(peer: Peer, options: Options, durability: str, shape: tuple[int, int]) -> Figures:
     """A closed loop on a system that was just started."""
     with (
         tempfile.TemporaryDirectory(dir=options.directory) as path,

@@ -12,10 +12,11 @@ from bench.suite.sections.loading import failures, fresh_load, ratio_cell
 
 TITLE = "Exchange orders a second, nothing durable"
 ABOUT = """\
-55 % new limit orders, 35 % cancels, 10 % immediate-or-cancel, with reservations, price-time matching and
-trades recorded; a closed loop of connections x calls in flight, each run on a system just started. In-process
-systems have no connections: they are called by one thread, and send nothing anywhere. Latency in a closed loop is
-that of all calls in flight. *Diptych is*: so many times as fast. *pause*, *staleness*: p99, from the server's own INFO."""
+55 % new limit orders, 35 % cancels, 10 % immediate-or-cancel, with reservations, price-time
+matching and trades recorded; a closed loop of connections x calls in flight, each run on a system
+just started. In-process systems have no connections: they are called by one thread, and send
+nothing anywhere. Latency in a closed loop is that of all calls in flight. *Diptych is*: so many
+times as fast. *pause*, *staleness*: p99, from the server's own INFO."""
 
 
 def run(options: Options) -> Result:

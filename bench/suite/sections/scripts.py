@@ -1,6 +1,6 @@
 """The benchmarks that are commands of their own, as sections: run, and their tables taken over.
 
-Each prints Markdown tables; other lines are not needed. Knows their flags, and nothing else of them.
+Each prints Markdown tables; other lines are not needed. Knows their flags, nothing else of them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ SCRIPTS = (
     Script(
         "tpcc",
         "TPC-C",
-        "One warehouse, the exact deck, without keying or thinking times; no result in the sense of the TPC.",
+        "One warehouse, the exact deck, no keying times; no result as the TPC means it.",
         "tpcc.py",
         ("--runs", "3", "--seconds", "3"),
         ("--runs", "1", "--seconds", "0.5", "--items", "300", "--customers", "30"),
@@ -84,7 +84,7 @@ SCRIPTS = (
     Script(
         "sync",
         "What a sync costs, beside fork() and a full copy",
-        "The writer stands still for *pause*; *fork* is how long fork() stops a process with as much memory.",
+        "*pause*: the writer stands still. *fork*: so long fork() stops a process so large.",
         "sync.py",
         ("--sizes", "64,1024", "--rounds", "20"),
         ("--quick",),

@@ -88,7 +88,7 @@ def _settings(arguments: argparse.Namespace) -> config.Settings:
 
 def _handlers(app: App) -> dict[str, str]:
     """Why each compiled handler can't be compiled, or "", by name."""
-    if not any(each.compiled and each.kind == "transaction" for each in app.operations):
+    if not any(each.compiled for each in app.operations):
         return {}
     from diptych.store.compiled.handlers import check_handlers  # takes seconds to import
 

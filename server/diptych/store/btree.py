@@ -15,7 +15,7 @@ oldest.
 
 from __future__ import annotations
 
-from diptych.kernel import kernel
+from diptych.kernel import entry_kernel, kernel
 from diptych.memory.layout import Words
 from diptych.store.budget import is_over_budget
 from diptych.store.descent import agrees, comparable, first_entry, is_before, prefetch_beside
@@ -389,7 +389,7 @@ def remove_on(words: Words, x: int, way: int) -> int:
     return failed
 
 
-@kernel
+@entry_kernel
 def open_cursor(
     words: Words, x: int, low_count: int, high_count: int, high_open: int, reverse: int
 ) -> int:
@@ -442,7 +442,7 @@ def resume(words: Words, block: int) -> int:
     return first_entry(words, x, block + C_LOW, words[block + C_LOW_COUNT], 0, 0)
 
 
-@kernel
+@entry_kernel
 def advance(words: Words, serial: int) -> int:
     """The row of a cursor's next entry, NOT_FOUND at its end, CURSOR_LOST or OVER_BUDGET.
 
@@ -484,7 +484,7 @@ def advance(words: Words, serial: int) -> int:
     return row
 
 
-@kernel
+@entry_kernel
 def first(words: Words, x: int, count: int, reverse: int) -> int:
     """The row of the first entry, in `reverse` the last, whose key begins with the `count` raw
     words in S_ARGUMENT; NOT_FOUND or OVER_BUDGET.

@@ -105,6 +105,18 @@ def agrees(words: Words, entry: int, key: int, count: int) -> bool:
 
 
 @kernel
+def common_words(words: Words, one: int, other: int, key: int, count: int) -> int:
+    """How many of the first `count` words at `key` are also those of two entries."""
+    i = np.uint64(0)
+    while i < np.uint64(count):
+        sought = words[np.uint64(key) + i]
+        if words[np.uint64(one) + i] != sought or words[np.uint64(other) + i] != sought:
+            break
+        i += np.uint64(1)
+    return int(np.int64(i))
+
+
+@kernel
 def search(
     words: Words, node: int, level: int, entry_words: int, key: int, count: int, equal: int
 ) -> int:
@@ -124,11 +136,13 @@ def search(
     if left > 0 and is_before(words, last, key, count, equal):
         found: int = left
         return found
+    # Words that the key has in common with the first and the last entry, it has with all.
+    common = common_words(words, first + inner * stride, last, key, count) if left > 0 else 0
     while left > 0:
         half = (left + 1) >> 1
         middle = first + (low + half - 1) * stride
         before = np.int64(equal)
-        for i in range(count - 1, -1, -1):
+        for i in range(count - 1, common - 1, -1):
             mine, other = words[np.uint64(middle + i)], words[np.uint64(key + i)]
             before = np.int64(mine < other) | (np.int64(mine == other) & before)
         low += -before & half

@@ -13,9 +13,11 @@ only, which cannot overflow, so that it is the same number with and without comp
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from diptych.kernel import kernel
+from diptych.kernel import entry_kernel, kernel
 from diptych.memory.layout import Words
 from diptych.store.budget import is_over_budget
 from diptych.store.fields import get_value
@@ -66,16 +68,21 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 @kernel
+def hash_last(prefix: np.uint64, last: int) -> int:
+    """The hash of a key's last word behind what the words before it made of the seed."""
+    page: Any = np.int64(mix(prefix ^ np.uint64(last >> PAGE_BITS)) & NOT_NEGATIVE)
+    hashed: int = (page & ~PAGE_LOW) | ((last ^ (page >> 40)) & PAGE_LOW)
+    return hashed
+
+
+@kernel
 def hash_key(words: Words, t: int, key: int) -> int:
     """The hash, 0 or more, of the key words that stand from `key` on."""
     last_at = key + words[t + T_KEYS] - 1
     prefix = np.uint64(words[SEED])
     for at in range(key, last_at):
         prefix = mix(prefix ^ np.uint64(words[at]))
-    last = words[last_at]
-    page = np.int64(mix(prefix ^ np.uint64(last >> PAGE_BITS)) & NOT_NEGATIVE)
-    hashed: int = (page & ~PAGE_LOW) | ((last ^ (page >> 40)) & PAGE_LOW)
-    return hashed
+    return hash_last(prefix, words[last_at])
 
 
 @kernel
@@ -132,7 +139,7 @@ def find_at(words: Words, t: int, key: int) -> int:
     return NOT_FOUND
 
 
-@kernel
+@entry_kernel
 def find(words: Words, t: int) -> int:
     """The row whose key stands in S_ARGUMENT, in the key's order, NOT_FOUND or OVER_BUDGET."""
     if is_over_budget(words):
@@ -140,14 +147,19 @@ def find(words: Words, t: int) -> int:
     return find_at(words, t, words[SCRATCH] + S_ARGUMENT)
 
 
-@kernel
+@entry_kernel
 def find1(words: Words, t: int, k: int) -> int:
     """The row whose one-word key is `k`, NOT_FOUND or OVER_BUDGET."""
     if is_over_budget(words):
         return OVER_BUDGET
-    key = words[SCRATCH] + S_KEY
-    words[key] = k
-    return find_at(words, t, key)
+    hashed = hash_last(np.uint64(words[SEED]), int(k))
+    bucket = bucket_of(hashed, words[words[t + T_STATE] + BUCKET_COUNT])
+    value = words[t + T_KEY_VALUE]
+    chain = words[t + T_NEXT]
+    row = words[words[t + T_BUCKETS] + bucket] - 1
+    while row >= 0 and get_value(words, t, value, row) != k:
+        row = words[chain + row] - 1
+    return row if row >= 0 else NOT_FOUND
 
 
 @kernel

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import entry_kernel, kernel
 from diptych.memory.layout import Words
 from diptych.store.batches import (
     KIND_AT,
@@ -157,7 +157,7 @@ def pack_answer(
     return end
 
 
-@kernel
+@entry_kernel
 def run_frames(
     words: Words,
     memory: Bytes,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diptych.kernel import kernel
+from diptych.kernel import entry_kernel, kernel
 from diptych.memory.layout import Words
 from diptych.store.btree import add, add_on, remove, remove_on
 from diptych.store.budget import is_over_budget
@@ -153,7 +153,7 @@ def insert_row(words: Words, t: int) -> int:
     return row
 
 
-@kernel
+@entry_kernel
 def insert(words: Words, t: int) -> int:
     """`insert_row` for a handler, whose time may be over: OVER_BUDGET."""
     return OVER_BUDGET if is_over_budget(words) else insert_row(words, t)
@@ -184,7 +184,7 @@ def free_slot(words: Words, t: int, row: int) -> bool:
     return True
 
 
-@kernel
+@entry_kernel
 def delete(words: Words, t: int, row: int) -> int:
     """Delete a row; 0, NOT_LIVE for any number that is not a live row, or another negative code."""
     if is_over_budget(words):
@@ -266,7 +266,7 @@ def update_at(words: Words, t: int, row: int, value: int, count: int, new: int) 
     return failed
 
 
-@kernel
+@entry_kernel
 def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     """Set one value word, not of the key, and move the row in the indexes that hold it; 0 or a
     code.
@@ -286,7 +286,7 @@ def update(words: Words, t: int, row: int, value: int, word: int) -> int:
     return update_at(words, t, row, value, 1, new)
 
 
-@kernel
+@entry_kernel
 def update_words(words: Words, t: int, row: int, value: int, count: int) -> int:
     """Set `count` value words, from number `value` on, to those in S_ARGUMENT, in one step: what a
     unique index refuses is the row as it will be, and no state in between. 0 or a code.
@@ -300,7 +300,7 @@ def update_words(words: Words, t: int, row: int, value: int, count: int) -> int:
     return update_at(words, t, row, value, count, words[SCRATCH] + S_ARGUMENT)
 
 
-@kernel
+@entry_kernel
 def assign(words: Words, t: int, row: int, at: int, word: int) -> int:
     """Set the word at `at`, which no index holds, of a row: 0 or a negative code."""
     if is_over_budget(words):

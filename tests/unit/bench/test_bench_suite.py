@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-
 from bench.suite.command import SECTIONS, main
 from bench.suite.measure import Figure, Figures, in_turn
 from bench.suite.peers.asyncio_exchange import Exchange, Refused
@@ -24,6 +23,7 @@ from bench.suite.report import Report, Result, Table, Told
 from bench.suite.sections.loading import figures_of
 from bench.suite.sections.scripts import tables_in
 from bench.suite.workload import SYMBOL, State, flow, played, trades
+
 from diptych import Rejected
 from diptych.loadtest import LoadSettings
 from exchange import app
@@ -167,16 +167,20 @@ def test_rounds_are_in_turn_and_ratios_within_a_round() -> None:
 
 
 def test_a_report(tmp_path: Path) -> None:
-    table = Table("speeds", ("system", "per s"), [("this", Figure((1.0, 3.0, 2.0))), ("that", None)])
+    table = Table(
+        "speeds", ("system", "per s"), [("this", Figure((1.0, 3.0, 2.0))), ("that", None)]
+    )
     report = Report("command", "now", {"this": "1.0"}, {"that": "it is not there"})
-    report.sections.append(Told("s", "Section", "About.", "again", 1.0, Result([table], ["a note"])))
+    report.sections.append(
+        Told("s", "Section", "About.", "again", 1.0, Result([table], ["a note"]))
+    )
     report.write(tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "| this | 2 (1..3) |" in text
     assert "- that: left out, it is not there" in text
     told = json.loads((tmp_path / "report.json").read_text())
-    rows = told["sections"]["s"]["tables"][0]["rows"]
-    assert rows[0][1] == {"median": 2.0, "least": 1.0, "most": 3.0, "samples": [1.0, 3.0, 2.0]}
+    (_, figure), _ = told["sections"]["s"]["tables"][0]["rows"]
+    assert figure == {"median": 2.0, "least": 1.0, "most": 3.0, "samples": [1.0, 3.0, 2.0]}
     assert told["machine"]
 
 

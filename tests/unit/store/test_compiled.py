@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -35,6 +37,11 @@ SETTINGS = {"mutable": 1}
 class Kind(IntEnum):
     GOOD = 1
     BAD = 2
+
+
+@dataclass
+class Made:
+    size: int
 
 
 class Pair(NamedTuple):
@@ -362,7 +369,7 @@ def set_changed(db: Db) -> int:
 
 
 def set_walked(db: Db) -> int:
-    """getiter"""
+    """set(int) can't be walked"""
     found: set[int] = set()
     for each in found:  # here
         return each
@@ -370,7 +377,7 @@ def set_walked(db: Db) -> int:
 
 
 def list_changed(db: Db) -> list[int]:
-    """No implementation"""
+    """items can't be assigned"""
     found: list[int] = []
     found[0] = 1  # here
     return found
@@ -440,7 +447,7 @@ def appended(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
 
 
 def item_set(db: Db, numbers: Annotated[list[int], items(0, 3)]) -> None:
-    """No implementation"""
+    """items can't be assigned"""
     numbers[0] = 1  # here
 
 
@@ -504,7 +511,82 @@ def caller_read(db: Db) -> bool:
     return db.caller == "x"  # here
 
 
+def undefined(db: Db) -> int:
+    """nothing_here is not defined"""
+    return nothing_here + 1  # type: ignore[name-defined,no-any-return]  # noqa: F821  # here
+
+
+def shouted(db: Db, name: Name) -> bool:
+    """text has no upper() in compiled code; compare it"""
+    return name.upper() == name  # here
+
+
+def unknown_method(db: Db, count: int) -> int:
+    """int has no bit_length in compiled code"""
+    return count.bit_length()  # here
+
+
+def summed(db: Db) -> int:
+    """sum is not part of what can be compiled; write a loop"""
+    return sum((1, 2))  # here
+
+
+def sorted_keys(db: Db) -> int:
+    """sorted is not part of what can be compiled; walk an index's range()"""
+    return sorted((1, 2))[0]  # here
+
+
+def typed(db: Db, count: int) -> bool:
+    """isinstance is not part of what can be compiled; types are known"""
+    return isinstance(count, int)  # here
+
+
+def timed(db: Db) -> int:
+    """the transaction's time is db.now"""
+    return time.time_ns()  # here
+
+
+def with_numpy(db: Db) -> float:
+    """numpy is for interpreted queries"""
+    return float(np.sqrt(4.0))  # here
+
+
+def data_class(db: Db) -> int:
+    """Made is not part of what can be compiled; make it a NamedTuple"""
+    return Made(1).size  # here
+
+
+def taken_row(db: Db) -> int:
+    """a row can't be taken apart"""
+    first, _ = db.thing[1]  # here
+    return int(first)
+
+
+def walked_int(db: Db, count: int) -> int:
+    """int can't be walked"""
+    for each in count:  # type: ignore[attr-defined]  # here
+        return int(each)
+    return 0
+
+
+def misfit(db: Db, count: int) -> int:
+    """the call does not fit (db: 'Db') -> 'int': too many"""
+    return typo(db, count)  # type: ignore[call-arg]  # here
+
+
 REFUSED = [
+    undefined,
+    shouted,
+    unknown_method,
+    summed,
+    sorted_keys,
+    typed,
+    timed,
+    with_numpy,
+    data_class,
+    taken_row,
+    walked_int,
+    misfit,
     typo,
     typo_in_table,
     typo_in_index,
@@ -659,7 +741,7 @@ def test_what_needs_memory_is_left_to_the_interpreter_and_gets_it() -> None:
     with compiled(depot.app) as bench:
         bench.add_depot("A")
         assert by_interpreter(bench, "fill", 1, "A", 1, 600) == (600, True)
-        assert by_interpreter(bench, "fill", 1, "A", 601, 2) == (2, False)
+        assert by_interpreter(bench, "fill", 1, "A", 601, 2) == (602, False)
 
 
 def test_an_operation_may_have_any_name() -> None:

@@ -9,6 +9,7 @@ must be able to hold their values. Both know the line.
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Iterator
 from enum import IntEnum
@@ -37,6 +38,16 @@ from diptych_client.errors import Rejected
 
 BUILTINS = {len, range, min, max, bool, int, float, enumerate, zip}
 REPLACED = {**exact.OPERATORS, **comparisons.COMPARISONS}
+CURES = {
+    "print": "leave it out; what a handler tells, it returns",
+    "isinstance": "types are known when a handler is compiled; leave the test out",
+    **dict.fromkeys(("sum", "any", "all"), "write a loop"),
+    **dict.fromkeys(("sorted", "reversed"), "walk an index's range(), or range(reverse=True)"),
+    "next": "use first() or last() of an index",
+    "round": "compute with ints and //, and say which way to round",
+    **dict.fromkeys(("getattr", "hasattr", "setattr"), "write the attribute's name"),
+}
+"""What to write instead of some of Python's own functions."""
 LOADED = (indexes, lists, randoms, tables)  # they register with Numba when they are imported
 
 
@@ -152,7 +163,25 @@ def known(value: Any, name: str, loc: Any) -> Any:
         return value
     if isinstance(value, int):
         raise Refused(f"{name} is beyond 64 bits", loc)
-    raise Refused(f"{name} is not part of what can be compiled", loc)
+    if value is ir.UNDEFINED:
+        raise Refused(f"{name} is not defined", loc)
+    raise Refused(f"{name} is not part of what can be compiled; {_cure(value)}", loc)
+
+
+def _cure(value: Any) -> str:
+    """What to write instead of a value from outside that has no compiled form."""
+    name, home = getattr(value, "__name__", ""), str(getattr(value, "__module__", ""))
+    if home == "builtins" and name in CURES:
+        return CURES[name]
+    if home.partition(".")[0] == "time":
+        return "the transaction's time is db.now"
+    if home.partition(".")[0] == "numpy":
+        return "numpy is for interpreted queries; write a loop"
+    if isinstance(value, dict | list | set):
+        return "what can change is no constant; make it a tuple, or a table"
+    if dataclasses.is_dataclass(value):
+        return "make it a NamedTuple"
+    return "leave this handler interpreted: compiled=False"
 
 
 def is_plain(value: Any) -> bool:
