@@ -9,7 +9,8 @@ Each checkpoint is read back from the disk once it is written, and now and then 
 damaged is set aside, and another written in its place; files of the log go only when two that were
 found whole cover them.
 
-Runs at the lowest priority, unless configured otherwise, holds no lock (the writer has it), and is killed when the writer ends.
+Runs at the lowest priority, unless configured otherwise, holds no lock (the writer has it), and is
+killed when the writer ends.
 """
 
 from __future__ import annotations

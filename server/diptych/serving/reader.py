@@ -1,9 +1,9 @@
 """A reader process: runs queries on the images, which it maps read-only, one after another.
 
 It takes a RUN (which image, at which epoch) and the queries that follow it, and answers each as
-soon as it is done. It usually runs at lower priority than gateway and writer, and is the first to go when memory is
-short. It ends when the gateway or the supervisor does, and by itself whenever its view of
-an image can't be trusted any more: the gateway then gives the query to another reader.
+soon as it is done. It usually runs at lower priority than gateway and writer, and is the first to
+go when memory is short. It ends when the gateway or the supervisor does, and by itself whenever its
+view of an image can't be trusted any more: the gateway then gives the query to another reader.
 """
 
 from __future__ import annotations
