@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import tomllib
 import types
 import typing
@@ -32,6 +33,7 @@ from diptych_client.protocol import FRAME_BYTES_DEFAULT
 ENVIRONMENT_PREFIX = "DIPTYCH_"
 DIGEST_PREFIX = "sha256:"
 CALLER_BYTES_MAX = 32
+CPU_MAX = 8191
 OTHER_VARIABLES = frozenset({"DIPTYCH_ADDRESS", "DIPTYCH_TOKEN"})
 """Variables that clients read; no settings of a server."""
 
@@ -142,6 +144,22 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Processes:
+    """Which processors the processes may use, and how they give way; see `serving.placement`."""
+
+    writer_cpus: tuple[int, ...] = setting((), "processors for the writer; none: any")
+    gateway_cpus: tuple[int, ...] = setting((), "processors for the gateway; none: any")
+    reader_cpus: tuple[int, ...] = setting((), "processors for the readers, together; none: any")
+    checkpointer_cpus: tuple[int, ...] = setting((), "processors for the checkpointer; none: any")
+    writer_nice: int = setting(0, "how far the writer gives way to others", low=-20, high=19)
+    gateway_nice: int = setting(0, "how far the gateway gives way to others", low=-20, high=19)
+    reader_nice: int = setting(10, "how far readers give way to others", low=-20, high=19)
+    checkpointer_nice: int = setting(
+        19, "how far the checkpointer gives way to others", low=-20, high=19
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything about one server."""
 
@@ -155,6 +173,7 @@ class Settings:
     sync: Sync = field(default_factory=Sync)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
+    processes: Processes = field(default_factory=Processes)
     capacities: Mapping[str, int] = field(default_factory=dict)  # see `store.layout.plan`
     tokens: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # SHA-256 by name
 
@@ -185,6 +204,8 @@ class Option:
         """The value as the setting's type, within its bounds."""
         if self.kind == tuple[str, ...]:
             return _texts(value, where)
+        if self.kind == tuple[int, ...]:
+            return _cpus(value, where)
         if self.kind == Path | None:
             return _directory(value, where, made=self.metadata["made"])
         if self.kind is str:
@@ -239,6 +260,7 @@ OPTIONS: Mapping[str, Option] = types.MappingProxyType(
     {option.name: option for option in _options(Settings)}
 )
 """Every setting but the tables' capacities and tokens, by its name without section."""
+_SECTIONS = {option.path.rpartition(".")[0] for option in OPTIONS.values()}
 _BY_PATH = {option.path: option for option in OPTIONS.values()}
 assert len(_BY_PATH) == len(list(_options(Settings))), "names must be unique without sections"
 
@@ -287,7 +309,7 @@ def split_address(address: str) -> tuple[str, int]:
 def _build(
     values: Mapping[str, Any], capacities: Mapping[str, int], tokens: Mapping[str, bytes]
 ) -> Settings:
-    sections: dict[str, dict[str, Any]] = {section: {} for section in ("", "sync", "limits", "log")}
+    sections: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     for path, value in values.items():
         section, _, name = path.rpartition(".")
         sections[section][name] = value
@@ -296,6 +318,7 @@ def _build(
         sync=Sync(**sections["sync"]),
         limits=Limits(**sections["limits"]),
         log=Log(**sections["log"]),
+        processes=Processes(**sections["processes"]),
         capacities=dict(capacities),
         tokens=dict(tokens),
     )
@@ -400,6 +423,26 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     if not all(isinstance(part, str) for part in value):
         raise ConfigurationError(f"{where}: addresses must be text")
     return tuple(value)
+
+
+def _cpus(value: Any, where: str) -> tuple[int, ...]:
+    """Numbers of processors in order: from a list, or from text like "0,4-7"."""
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+    elif isinstance(value, list | tuple):
+        parts = [part if isinstance(part, str) else f"{part}" for part in value]
+    else:
+        parts = ["no list"]
+    numbers: set[int] = set()
+    for part in parts:
+        found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last <= CPU_MAX:
+            raise ConfigurationError(
+                f'{where}: must be numbers of processors, as [0, 1] or "0,4-7", not {value!r}'
+            )
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))
 
 
 def _directory(value: Any, where: str, *, made: bool) -> Path | None:

@@ -18,7 +18,7 @@ def test_every_setting_is_documented_with_its_default(option: object) -> None:
     text = (ROOT / "docs/configuration.md").read_text()
     (line,) = [row for row in text.splitlines() if row.startswith(f"| `{option.name}` |")]
     default = option.default
-    shown = '""' if default == "" else "none" if default is None else default
+    shown = '""' if default == "" else "none" if default in (None, ()) else default
     shown = ", ".join(shown) if isinstance(shown, tuple) else shown
     assert f"| {shown} |" in line
     assert f"`{option.variable}`" in line
@@ -30,8 +30,10 @@ def test_the_ready_made_file_holds_every_setting_at_its_default() -> None:
     assert load(path, environment={}).sync == load(environment={}).sync
     assert load(path, environment={}).limits == load(environment={}).limits
     assert load(path, environment={}).log == load(environment={}).log
+    assert load(path, environment={}).processes == load(environment={}).processes
     given = tomllib.loads(path.read_text())
-    paths = set(given) | {f"{s}.{n}" for s in ("sync", "limits", "log") for n in given[s]}
+    sections = ("sync", "limits", "log", "processes")
+    paths = set(given) | {f"{s}.{n}" for s in sections for n in given[s]}
     left_out = {"data", "sync.images_directory", "log.archive"}
     assert {o.path for o in OPTIONS.values()} - paths == left_out
 

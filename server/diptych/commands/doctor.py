@@ -1,7 +1,8 @@
 """`diptych doctor`: what works on this machine, what the data will cost, and what to change.
 
 Everything is tried, not looked up: each way of tracking by a real write, locking by a real lock,
-the cost of a sync by real syncs of a small region. Needs no application and no server.
+the cost of a sync by real syncs of a small region. Needs no application and no server; where
+processes would run is looked at as a file and the environment configure it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from diptych.config import Processes, load
+from diptych.errors import ConfigurationError
 from diptych.memory import Preference, machine
 from diptych.memory.measure import SyncCost, SyncMeasurement
+from diptych.serving import placement
 
 HELP = "say what works on this machine, what it costs, and what to change"
 
@@ -33,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--readers", type=_count, default=2, metavar="N", help="reader processes (default: 2)"
     )
     parser.add_argument(
+        "--config", type=Path, metavar="FILE.toml", help="look at the places of processes in it"
+    )
+    parser.add_argument(
         "--no-measure", action="store_true", help="do not measure what a sync costs here"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -50,6 +59,9 @@ class Report:
     readers: int
     cost_bytes: int
     sync: SyncCost | None
+    processors: placement.Processors
+    places: list[str]  # of processes, as configured; none: all as usual
+    place_problems: list[str]
 
     @property
     def fits(self) -> bool:
@@ -63,6 +75,11 @@ class Report:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    try:
+        processes = load(arguments.config).processes
+    except ConfigurationError as error:
+        print(f"diptych doctor: {error}", file=sys.stderr)
+        return 2
     log = logging.getLogger("diptych.memory")
     level = log.level
     # The reasons are part of the report; the log would say them again in between.
@@ -73,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             images=arguments.images,
             readers=arguments.readers,
             measured_bytes=0 if arguments.no_measure else MEASURED_BYTES,
+            processes=processes,
         )
     finally:
         log.setLevel(level)
@@ -84,7 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if report.tracker else 1
 
 
-def examine(data_bytes: int, images: int, readers: int, measured_bytes: int) -> Report:
+def examine(
+    data_bytes: int, images: int, readers: int, measured_bytes: int, processes: Processes
+) -> Report:
     """Probe the machine; `measured_bytes` is the size to measure syncs with, 0 for none."""
     ways = machine.ways_of_tracking()
     working = [way.name for way in ways if way.works]
@@ -94,6 +114,7 @@ def examine(data_bytes: int, images: int, readers: int, measured_bytes: int) -> 
         prefer: Preference = "kernel" if tracker == "kernel" else "compare"
         with SyncMeasurement(measured_bytes, tracker=prefer) as measurement:
             sync = measurement.run(MEASURED_PAGES, rounds=20)
+    processors = placement.Processors()
     return Report(
         host=machine.host(),
         ways=ways,
@@ -105,6 +126,9 @@ def examine(data_bytes: int, images: int, readers: int, measured_bytes: int) -> 
         readers=readers,
         cost_bytes=machine.data_cost_bytes(data_bytes, images, readers),
         sync=sync,
+        processors=processors,
+        places=placement.configured(processes),
+        place_problems=placement.problems(processes, processors),
     )
 
 
@@ -132,6 +156,7 @@ def lines(report: Report) -> list[str]:
         f"limit of the control group: {_size(limits.group_limit_bytes)}",
         f"  {'enough' if report.fits else 'not enough'}",
     ]
+    result += ["", *_place_lines(report)]
     if report.sync is not None:
         result += ["", *_sync_lines(report.sync)]
     suggestions = advice(report)
@@ -167,7 +192,7 @@ def advice(report: Report) -> list[str]:
             f"to keep data from being swapped out: ulimit -l {needed_kib}, in a container "
             f"--ulimit memlock={report.cost_bytes}, under systemd LimitMEMLOCK={report.cost_bytes}"
         )
-    return result
+    return result + report.place_problems
 
 
 def _tracking_advice(host: machine.Host) -> list[str]:
@@ -195,6 +220,18 @@ def _tracking_advice(host: machine.Host) -> list[str]:
             "the kernel must be built with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR"
         )
     return result
+
+
+def _place_lines(report: Report) -> list[str]:
+    usable, count = report.processors.usable, report.processors.count
+    told = [
+        "Processors",
+        f"  {len(usable)} of {count} may be used: {placement.cpus_as_text(usable)}",
+    ]
+    told += [f"  configured: {place}" for place in report.places]
+    if report.places:
+        told.append(f"  {'not possible here' if report.place_problems else 'possible here'}")
+    return told
 
 
 def _sync_lines(cost: SyncCost) -> list[str]:

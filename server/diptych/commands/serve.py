@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_option(parser: argparse.ArgumentParser, option: config.Option) -> None:
     choices = option.metadata["choices"]
     default = ", ".join(option.default) if isinstance(option.default, tuple) else option.default
-    shown = "" if default is None else f" (default {default})"
+    shown = "" if option.default in (None, ()) else f" (default {default})"
     keywords: dict[str, Any] = {"metavar": "|".join(choices) if choices else "VALUE"}
     if option.name == "listen":
         keywords = {"metavar": "HOST:PORT", "action": "append"}
@@ -129,8 +129,10 @@ def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
 
     configure("supervisor", settings.log_format)
     from diptych.engine.engine import layout_bytes
+    from diptych.serving import placement
     from diptych.serving.supervisor import Supervisor
 
+    placement.check(settings.processes)
     app = import_app(settings.app, directory)
     size_bytes = layout_bytes(app, settings.capacities)
     if check:

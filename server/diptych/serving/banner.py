@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import diptych
 from diptych.config import Settings
 from diptych.serving.control import Message
+from diptych.serving.placement import configured
 
 log = logging.getLogger("diptych.serving")
 
@@ -24,6 +25,8 @@ def announce(
     data_bytes, images = facts["data_bytes"], settings.sync.images
     log.info("Diptych %s serves %s at %s", diptych.__version__, app, ", ".join(addresses))
     log.info("processes: %s", shown)
+    if places := configured(settings.processes):
+        log.info("places: %s", "; ".join(places))
     log.info("written pages are found by: %s", facts["tracker"])
     log.info(
         "memory: (1 + %d images) x %s of data = %s now",

@@ -9,14 +9,14 @@ Each checkpoint is read back from the disk once it is written, and now and then 
 damaged is set aside, and another written in its place; files of the log go only when two that were
 found whole cover them.
 
-Runs at the lowest priority, holds no lock (the writer has it), and is killed when the writer ends.
+Runs at the lowest priority, unless configured otherwise, holds no lock (the writer has it), and is
+killed when the writer ends.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import select
 import socket
 import time
@@ -48,7 +48,6 @@ from diptych.store import words as at
 
 log = logging.getLogger("diptych.serving")
 
-NICENESS = 19
 TICK_S = 0.5
 """How often it looks whether something is due."""
 RETRY_S, RETRY_MAX_S = 5.0, 300.0
@@ -86,7 +85,6 @@ class _Failed(Exception):
 
 def main(plan: CheckpointerPlan) -> int:
     """The checkpointer's process: returns its exit code."""
-    os.nice(NICENESS)
     checkpointer = Checkpointer(plan)
     plan.control.send({"tell": "ready"})
     try:

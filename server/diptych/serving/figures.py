@@ -71,13 +71,15 @@ def percentiles(values: deque[int]) -> dict[str, float]:
 
 
 class Now(NamedTuple):
-    """How it is at this moment. `writer`: its part of the figures, None while there is none."""
+    """How it is at this moment. `writer`: its part of the figures, None while there is none;
+    `places`: where processes run, as configured."""
 
     durability: str
     log_failed: bool
     connections: int
     sessions: int
     writer: dict[str, Any] | None
+    places: dict[str, Any]
 
 
 def describe(counts: Counts, queries: Queries, now: Now) -> dict[str, Any]:
@@ -119,5 +121,6 @@ def describe(counts: Counts, queries: Queries, now: Now) -> dict[str, Any]:
         "bytes_in": counts.bytes_in,
         "bytes_out": counts.bytes_out,
         "restarts": counts.restarts,
+        "places": now.places,
         "writer": now.writer,
     }

@@ -36,6 +36,7 @@ from diptych.serving.control import Control, Message
 from diptych.serving.figures import Counts, Now, describe
 from diptych.serving.frames import Words
 from diptych.serving.links import ReaderLink, WriterLink
+from diptych.serving.placement import as_figures
 from diptych.serving.queries import Queries, Verdict
 from diptych.serving.sessions import Sessions
 from diptych.serving.spawn import EXIT_PARENT_GONE
@@ -254,6 +255,7 @@ class Gateway:
             len(self._connections),
             len(self.sessions.live()),
             writer,
+            as_figures(self.settings.processes),
         )
         told = describe(self.counts, self.queries, now)
         self._told, self._told_at = msgpack.packb(told), self.loop.time()

@@ -16,21 +16,23 @@ import signal
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diptych.serving.children import Child
 from diptych.serving.control import Control, Message
+from diptych.serving.placement import Place
 from diptych.serving.spawn import fork_child
 
 log = logging.getLogger("diptych.serving")
 
 
 class Processes(ABC):
-    """`log_format`: of the children's logs."""
+    """`log_format`: of the children's logs; `places`: where children run, by role."""
 
-    def __init__(self, log_format: str) -> None:
+    def __init__(self, log_format: str, places: Mapping[str, Place]) -> None:
         self._log_format = log_format
+        self._places = places
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
@@ -98,7 +100,11 @@ class Processes(ABC):
         ours, theirs = Control.pair()
         try:
             spawned = fork_child(
-                role, make(theirs), [theirs.fileno(), *keep], log_format=self._log_format
+                role,
+                make(theirs),
+                [theirs.fileno(), *keep],
+                log_format=self._log_format,
+                place=self._places[role],
             )
         except OSError:
             ours.close()

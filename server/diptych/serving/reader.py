@@ -1,15 +1,14 @@
 """A reader process: runs queries on the images, which it maps read-only, one after another.
 
 It takes a RUN (which image, at which epoch) and the queries that follow it, and answers each as
-soon as it is done. It runs at lower priority than gateway and writer, and is the first to go when
-memory is short. It ends when the gateway or the supervisor does, and by itself whenever its view of
-an image can't be trusted any more: the gateway then gives the query to another reader.
+soon as it is done. It usually runs at lower priority than gateway and writer, and is the first to
+go when memory is short. It ends when the gateway or the supervisor does, and by itself whenever its
+view of an image can't be trusted any more: the gateway then gives the query to another reader.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import select
 import socket
 import time
@@ -36,7 +35,6 @@ from diptych_client.protocol import HEADER, HEADER_BYTES
 log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 64 << 10
-NICENESS = 10
 OOM_SCORE_ADJUSTMENT = "500"
 
 
@@ -57,7 +55,7 @@ class ReaderPlan:
 
 def main(plan: ReaderPlan) -> int:
     """The reader's process: returns its exit code."""
-    _step_back()
+    _go_first()
     images = [
         Region.attach(fd, plan.size_bytes, scratch_bytes=SCRATCH_BYTES) for fd in plan.image_fds
     ]
@@ -169,9 +167,8 @@ class Reader:
         return not kept
 
 
-def _step_back() -> None:
-    """Leave the processor to gateway and writer, and be killed before them when memory is short."""
-    os.nice(NICENESS)
+def _go_first() -> None:
+    """Be killed before gateway and writer when memory is short."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(OOM_SCORE_ADJUSTMENT)

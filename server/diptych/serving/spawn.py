@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from diptych.serving.logs import configure
+from diptych.serving.placement import Place
 
 log = logging.getLogger("diptych.serving")
 
@@ -63,12 +64,17 @@ def thread_count() -> int:
 
 
 def fork_child(
-    role: str, main: Callable[[], int], keep: Iterable[int], *, log_format: str = "text"
+    role: str,
+    main: Callable[[], int],
+    keep: Iterable[int],
+    *,
+    log_format: str = "text",
+    place: Place | None = None,
 ) -> Spawned:
     """Fork a process that runs `main` and exits with the code it returns.
 
-    `keep`: descriptors beside 0, 1 and 2 that the child may hold. RuntimeError with more threads
-    than one.
+    `keep`: descriptors beside 0, 1 and 2 that the child may hold. `place`: where it runs; left out,
+    where we do. RuntimeError with more threads than one.
     """
     if thread_count() != 1:
         raise RuntimeError("a process with several threads can't be forked safely")
@@ -78,7 +84,7 @@ def fork_child(
     try:
         pid = fork_quietly()
         if pid == 0:
-            _become_child(role, main, frozenset(keep), parent, log_format)
+            _become_child(role, main, frozenset(keep), parent, log_format, place or Place())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return Spawned(pid, os.pidfd_open(pid))
@@ -157,7 +163,12 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
 
 
 def _become_child(
-    role: str, main: Callable[[], int], keep: frozenset[int], parent: int, log_format: str
+    role: str,
+    main: Callable[[], int],
+    keep: frozenset[int],
+    parent: int,
+    log_format: str,
+    place: Place,
 ) -> NoReturn:
     def run() -> int:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -171,6 +182,7 @@ def _become_child(
         close_all_but(keep)
         name_process(role)
         configure(role, log_format)
+        place.take()
         return main()
 
     exit_with(run)

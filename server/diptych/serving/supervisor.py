@@ -36,6 +36,8 @@ from diptych.serving.banner import announce
 from diptych.serving.bundles import Progress
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
+from diptych.serving.placement import ROLES, place_of
+from diptych.serving.placement import check as check_places
 from diptych.serving.processes import Processes
 from diptych.serving.saving import Saving
 from diptych.serving.spawn import (
@@ -67,7 +69,8 @@ class Supervisor(Processes):
     """`lifeline`: the control socket of whoever started us and must not outlive us; see `local`."""
 
     def __init__(self, app: App, settings: Settings, lifeline: Control | None = None) -> None:
-        super().__init__(settings.log_format)
+        places = {role: place_of(role, settings.processes) for role in ROLES}
+        super().__init__(settings.log_format, places)
         self.app = app
         self.settings = settings
         self._lifeline = lifeline
@@ -102,6 +105,7 @@ class Supervisor(Processes):
 
         Errors: DeclarationError, ConfigurationError, OSError.
         """
+        check_places(self.settings.processes)
         self.app.check_names()
         for hazard in self.app.hazards():
             log.warning("%s", hazard)

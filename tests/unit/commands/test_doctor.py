@@ -11,6 +11,7 @@ import pytest
 from diptych.cli import main
 from diptych.commands import doctor
 from diptych.memory import machine, userfault
+from diptych.serving.placement import Processors
 
 GIB = 1 << 30
 
@@ -25,6 +26,9 @@ WELL = doctor.Report(
     readers=2,
     cost_bytes=machine.data_cost_bytes(GIB, 3, 2),
     sync=None,
+    processors=Processors(4, (0, 1, 3)),
+    places=[],
+    place_problems=[],
 )
 NO_TRACKING = replace(
     WELL, tracker="compare", ways=[machine.Way("kernel, by system call", False, "no, because")]
@@ -168,6 +172,33 @@ def test_the_tightest_control_group_counts(monkeypatch: pytest.MonkeyPatch) -> N
     files["/sys/fs/cgroup/memory/x/memory.limit_in_bytes"] = "3000000"
     files["/sys/fs/cgroup/memory/x/memory.usage_in_bytes"] = "7"
     assert machine._group_memory() == (3000000, 7)
+
+
+def test_how_many_processors_may_be_used() -> None:
+    text = "\n".join(doctor.lines(WELL))
+    assert "3 of 4 may be used: 0-1, 3" in text
+    assert "configured" not in text
+    placed = replace(WELL, places=["writer on processors 1 at nice +0"])
+    text = "\n".join(doctor.lines(placed))
+    assert "configured: writer on processors 1" in text
+    assert "  possible here" in text
+    barred = replace(placed, place_problems=["processes.writer_cpus: no"])
+    assert one_advice(barred) == "processes.writer_cpus: no"
+    assert "not possible here" in "\n".join(doctor.lines(barred))
+
+
+def test_places_are_those_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "app.toml"
+    file.write_text("[processes]\nwriter_cpus = [8191]\nreader_nice = 5")
+    assert main(["doctor", "--no-measure", "--config", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "configured: writer on processors 8191 at nice +0" in out
+    assert "configured: reader on any processor at nice +5" in out
+    assert "not possible here" in out
+    assert "  - processes.writer_cpus: there is no processor 8191: " in out
+    file.write_text("[processes]\nwriter_cpu = [0]")
+    assert main(["doctor", "--no-measure", "--config", str(file)]) == 2
+    assert "did you mean 'processes.writer_cpus'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--data-gib", "-1"], ["--images", "0"], ["--readers", "x"]])

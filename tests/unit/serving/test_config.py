@@ -86,6 +86,15 @@ def test_flag_over_environment_over_file(tmp_path: Path) -> None:
         ("[tables.order]\nrows = 1", "tables.order: has the settings capacity and heap_bytes"),
         ("[tables]\norder = 1", "tables.order: has the settings capacity and heap_bytes"),
         ("[tables.order]\nheap_bytes = 5", "tables.order.heap_bytes: must be 1048576 to"),
+        ("[processes]\nwriter_cpus = 1", "writer_cpus: must be numbers of processors, as"),
+        ("[processes]\nwriter_cpus = [-1]", "writer_cpus: must be numbers of processors"),
+        ("[processes]\nwriter_cpus = [true]", "writer_cpus: must be numbers of processors"),
+        ("[processes]\nwriter_cpus = [1.0]", "writer_cpus: must be numbers of processors"),
+        ('[processes]\nreader_cpus = "3-2"', "reader_cpus: must be numbers of processors"),
+        ("[processes]\nreader_cpus = [9000]", "reader_cpus: must be numbers of processors"),
+        ("[processes]\nreader_nice = 20", "reader_nice: must be -20 to 19, not 20"),
+        ("[processes]\nwriter_nice = -21", "writer_nice: must be -20 to 19, not -21"),
+        ("[processes]\nreaders_nice = 5", "did you mean 'processes.reader_nice'"),
         ("= 1", "app.toml: "),
         ('tokens = "x"', "tokens: must be a table"),
         ("[tokens]\nops = 1", "tokens.ops: must be text"),
@@ -144,6 +153,23 @@ def test_every_setting_has_help_and_a_default_within_its_bounds() -> None:
         assert option.metadata["help"], name
         if option.default is not None and name != "app":
             assert option.check(option.default, name) == option.default
+
+
+def test_processors_as_a_list_or_as_text(tmp_path: Path) -> None:
+    path = file(tmp_path, '[processes]\nwriter_cpus = [3, 1, 3]\nreader_cpus = "0,4-7"')
+    environment = {"DIPTYCH_PROCESSES_GATEWAY_CPUS": "2", "DIPTYCH_PROCESSES_WRITER_NICE": "-5"}
+    chosen = load(path, environment=environment, flags={"checkpointer_cpus": "1, 0"}).processes
+    assert (chosen.writer_cpus, chosen.reader_cpus) == ((1, 3), (0, 4, 5, 6, 7))
+    assert (chosen.gateway_cpus, chosen.checkpointer_cpus) == ((2,), (0, 1))
+    assert chosen.writer_nice == -5
+    assert load(path, environment={}, flags={"writer_cpus": ""}).processes.writer_cpus == ()
+
+
+def test_where_processes_run_unless_configured() -> None:
+    usual = load(environment={}).processes
+    assert usual.writer_cpus == usual.gateway_cpus == usual.reader_cpus == ()
+    assert (usual.writer_nice, usual.gateway_nice) == (0, 0)
+    assert (usual.reader_nice, usual.checkpointer_nice) == (10, 19)
 
 
 def test_reading_settings_needs_no_numpy() -> None:
