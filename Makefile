@@ -9,7 +9,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   lint and type-check"
 	@echo "make format  format the code"
-	@echo "make bench   measure syncs, serving, the store and durability on this machine"
+	@echo "make bench   measure it beside its peers on this machine; a report in bench-report"
 	@echo "make soak    500 kills under load and 1,000 losses of power: is anything lost?"
 	@echo "make clean   remove the virtual environment and caches"
 
@@ -29,15 +29,11 @@ format: $(VENV)/.installed-dev
 	$(RUN)ruff format .
 
 bench: $(VENV)/.installed
-	$(RUN)python bench/sync.py
-	$(RUN)python bench/orders.py
+	$(RUN)python -m bench
 	$(RUN)python bench/path.py
 	$(RUN)python bench/engine.py
-	$(RUN)python bench/store.py
-	$(RUN)python bench/tpcc.py
 	$(RUN)python bench/pages_per_transaction.py
 	$(RUN)python bench/bulk.py
-	$(RUN)python bench/durability.py
 
 soak: $(VENV)/.installed
 	$(RUN)python bench/kills.py --progress
