@@ -155,7 +155,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--queries", type=int, default=0, help="connections that only ask (0)")
     parser.add_argument("--connections", type=int, default=10)
-    parser.add_argument("--in-flight", type=int, default=100)
+    parser.add_argument("--in-flight", type=int, default=300)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--customers", type=int, default=3_000, help="of each district")
     parser.add_argument("--json", action="store_true")
