@@ -652,3 +652,33 @@ def catch(db: Db, what: int) -> int:
     except Rejected:
         return len(db.item)
     return -1
+
+
+# Text, lists and sets that are built ------------------------------------------------------------
+
+
+@app.transaction
+def build_text(db: Db, one: Title, other: Title, number: int) -> tuple[Title, bool, int]:
+    text = f"{one} {number:03}" + other
+    return text[:number], other in one, len(text)
+
+
+@app.transaction
+def build_list(db: Db, count: int, at: int) -> list[int]:
+    """Counts down from `count` in a list that grows while it is walked, and `at` an item of it."""
+    found: list[int] = []
+    again = found
+    again.append(count)
+    for number in found:
+        if number > 0:
+            again.append(number - 1)
+    found.append(found[at])
+    return found
+
+
+@app.transaction
+def count_distinct(db: Db, count: int, modulo: int) -> tuple[int, bool]:
+    seen: set[int] = set()
+    for number in range(count):
+        seen.add(number % modulo)
+    return len(seen), 0 in seen

@@ -23,6 +23,7 @@ from diptych import App, Db, Rejected, key, text
 from diptych.errors import DeclarationError
 from diptych.store import words as at
 from diptych.store.faults import ReadOnly, StaleRow
+from diptych.store.words import BUILT_WORDS
 
 DOCUMENT = Path(__file__).parents[2] / "docs/semantics.md"
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
@@ -381,6 +382,15 @@ def test_3_7_values_of_any_length_are_for_the_interpreter(lanes: Lanes) -> None:
 
     for handler in (read_note, write_note, insert_note):
         refused(r"small.note is a plain str.*text\(40\).*compiled=False", handler)
+
+
+def test_3_8_text_that_is_built_is_pythons(lanes: Lanes) -> None:
+    for one in ("", "abc", "äöü", "日本"):
+        for other in ("", "b", "ö", "本"):
+            for number in (0, 1, 7, -1, -12):
+                text = f"{one} {number:03}" + other
+                told = lanes.check("build_text", one, other, number)
+                assert told == (text[:number], other in one, len(text))
 
 
 # 4. None ----------------------------------------------------------------------------------------
@@ -827,6 +837,25 @@ def test_10_6_parts_of_the_database(what: str, tmp_path: Path) -> None:
 )
 def test_10_7_parts_of_text(what: str, told: str, tmp_path: Path) -> None:
     refused(told, handler_of(tmp_path, "x = " + what.format("db.small[1].name")))
+
+
+# 11. Lists and sets that a handler builds --------------------------------------------------------
+
+
+def test_11_1_a_list_is_one_list_under_all_its_names(lanes: Lanes) -> None:
+    assert lanes.check("build_list", 3, 1) == [3, 2, 1, 0, 2]
+
+
+def test_11_2_a_set_has_each_int_once(lanes: Lanes) -> None:
+    assert lanes.check("count_distinct", 0, 1) == (0, False)
+    assert lanes.check("count_distinct", 100, 7) == (7, True)
+
+
+def test_11_3_what_is_too_large_is_left_to_the_interpreter(lanes: Lanes) -> None:
+    count = BUILT_WORDS
+    assert len(lanes.check("build_list", count, 0)) == count + 2
+    assert lanes.check("count_distinct", count, count) == (count, True)
+    crashes(lanes, "build_list", 3, 9)
 
 
 # The document -----------------------------------------------------------------------------------
