@@ -196,7 +196,11 @@ def measured(arguments: argparse.Namespace, subject: str, shape: str, mode: str)
         server = stack.enter_context(running(app, **settings))
         latency_us = loaded(server, flags, "1", "1", 2.0)["p50"] if arguments.latency else None
         load = started(
-            server, flags, connections, in_flight, arguments.seconds + arguments.warmup + 1
+            server,
+            flags,
+            connections,
+            in_flight,
+            arguments.seconds + arguments.warmup + arguments.slack,
         )
         figures = watched(server, load, arguments.seconds, arguments.warmup)
         report = report_of(load)
@@ -326,6 +330,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=", ".join(SUBJECTS))
     parser.add_argument("--seconds", type=float, default=5.0, help="that are watched (5)")
     parser.add_argument("--warmup", type=float, default=1.0, help="before them (1)")
+    parser.add_argument("--slack", type=float, default=1.0, help="how long the load goes on (1)")
     parser.add_argument(
         "--shape", nargs="+", default=["50x32"], help="connections x in flight on each (50x32)"
     )

@@ -14,7 +14,7 @@ def test_an_engine_that_answers_at_once() -> None:
     done = subprocess.run(
         [
             *(sys.executable, str(BENCH / "path.py"), "echo", "--json"),
-            *("--seconds", "0.3", "--warmup", "0", "--shape", "4x8"),
+            *("--seconds", "0.3", "--warmup", "0", "--slack", "6", "--shape", "4x8"),
         ],
         capture_output=True,
         text=True,
