@@ -23,8 +23,6 @@ from diptych.loadtest.latency import BINS, bin_of, summary_us
 
 WARMUP_S = 1.0
 BUFFER_BYTES = 256 << 10
-CALLS_MAX = 1 << 16
-"""In one round of a connection's calls."""
 
 
 @kernel

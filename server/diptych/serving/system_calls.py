@@ -19,6 +19,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
+from numba.core import config
 from numba.extending import intrinsic
 
 from diptych.kernel import kernel
@@ -38,7 +39,7 @@ _clock_gettime: Any
 _errno: Any
 
 _types: Any = numba.types  # its stubs lack these names
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+if config.DISABLE_JIT:
     _libc = ctypes.CDLL(None, use_errno=True)
     _recv, _send, _epoll_wait = _libc.recv, _libc.send, _libc.epoll_wait
     for _call in (_recv, _send):

@@ -217,7 +217,6 @@ W_NODE = 48  # where the descent is
 W_LEVEL = 49  # -1 when it has arrived
 S_CALL = S_WAYS + INDEXES_MAX * WAY_WORDS  # one call of a compiled handler, CALL_WORDS
 S_CALL_CODE = S_CALL  # why it failed: one of the codes below
-S_CALL_MARK = S_CALL + 1  # length of the undo log when it began
 S_CALL_REASON = S_CALL + 2  # number of the rejection, when that is why
 S_BUILT_USED = S_CALL + 3  # words of S_BUILT that this call has taken
 S_QUERY_SEQUENCE = S_CALL + 4  # what `db.sequence` is in a query

@@ -147,8 +147,6 @@ def _lower_body(handler: Native, context: Any, builder: Any, base: Any) -> None:
 
 def _lower_entry(body: Any, builder: Any, base: Any) -> None:
     builder.store(base, cell(builder))
-    top = load_scratch(builder, base, at.S_UNDO_TOP)
-    store_scratch(builder, base, at.S_CALL_MARK, top)
     store_scratch(builder, base, at.S_BUILT_USED, 0)
     status = builder.call(body, [base])
     with builder.if_then(builder.icmp_signed("==", status, I32(0)), likely=True):

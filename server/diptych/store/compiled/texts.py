@@ -33,18 +33,18 @@ INT_CHARACTERS = 20
 FORMAT = re.compile(r"(0?)([1-9][0-9]?)?d?")
 
 
-# What stands in compiled code for literals, f-strings and slices.
-
-
 def text_literal(value: str) -> str:
+    """What stands in compiled code for a literal."""
     raise NotImplementedError("compiled code alone calls this")
 
 
 def text_joined(*formats_and_values: Any) -> str:
+    """What stands in compiled code for an f-string."""
     raise NotImplementedError("compiled code alone calls this")
 
 
 def text_head(value: str, length: int) -> str:
+    """What stands in compiled code for `value[:length]`."""
     raise NotImplementedError("compiled code alone calls this")
 
 
