@@ -169,6 +169,11 @@ class Settings:
         None, "keep the data in this directory between starts", made=True
     )
     readers: int = setting(2, "processes that run queries", low=1, high=64)
+    prompt_queries: str = setting(
+        "gateway",
+        "who answers compiled queries that can't take long",
+        choices=("gateway", "readers"),
+    )
     log_format: str = setting("text", "format of the log on stderr", choices=("text", "json"))
     sync: Sync = field(default_factory=Sync)
     limits: Limits = field(default_factory=Limits)

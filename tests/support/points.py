@@ -51,6 +51,11 @@ def point(db: Db, account: int) -> int:
     return cash_of(db, account)
 
 
+@app.query(compiled=True)
+def both(db: Db, first: int, second: int) -> int:
+    return cash_of(db, first) + cash_of(db, second)
+
+
 @app.query
 def plain(db: Db, account: int) -> int:
     return cash_of(db, account)

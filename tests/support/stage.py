@@ -111,7 +111,8 @@ class Stage:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.control, theirs = Control.pair()
         self.progress = Progress()
-        self.gateway = Gateway(GatewayPlan(app, settings, theirs, (self.listener,), self.progress))
+        plan = GatewayPlan(app, settings, theirs, (self.listener,), self.progress, None)
+        self.gateway = Gateway(plan)
         self._theirs = theirs
         self._task = asyncio.get_running_loop().create_task(self.gateway.run())
         self._actors: list[Actor] = []

@@ -52,10 +52,14 @@ class Wire:
         taken, self.received = self.received[:count], self.received[count:]
         return taken
 
+    def raw_frame(self) -> tuple[Header, bytes]:
+        """The next frame: header and payload, as it came."""
+        header = Header._make(HEADER.unpack(self.read(HEADER_BYTES)))
+        return header, self.read(header.length)
+
     def frame(self) -> tuple[Header, Any]:
         """The next frame: header and payload."""
-        header = Header._make(HEADER.unpack(self.read(HEADER_BYTES)))
-        payload = self.read(header.length)
+        header, payload = self.raw_frame()
         return header, msgpack.unpackb(payload) if payload else None
 
     def error(self) -> dict[str, Any]:

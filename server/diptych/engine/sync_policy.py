@@ -78,12 +78,13 @@ class SyncPolicy:
     def spent(
         self, now_ns: int, writer_ns: int, *, protected_pages: int = 0, copied_pages: int = 0
     ) -> int:
-        """The writer was kept from its work for `writer_ns`; what that and the rest of it cost.
+        """The writer worked on this for `writer_ns`; what that and the rest of it cost.
 
-        It will fault on `protected_pages`; `copied_pages` of the region went through its caches.
+        That is processor time: while others had the processor, a sync cost nothing. It will fault
+        on `protected_pages`; `copied_pages` of the region went through its caches.
         """
         later_ns = FAULT_NS * protected_pages + REFILL_NS * copied_pages
-        # A process that was stopped, or not scheduled, did not spend what went by meanwhile.
+        # A virtual machine that was stopped did not spend what went by meanwhile.
         cost_ns = min(writer_ns, STOP_MS_MAX * _MS) + later_ns
         self._balance_ns = self._balance(now_ns) - cost_ns
         self._balance_at_ns = now_ns

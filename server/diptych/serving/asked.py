@@ -1,7 +1,8 @@
 """Clients' queries, between their connections and the readers: taken in, passed on, answered.
 
 Which waits for what and who gets which is decided by `queries`. Compiled queries that are known to
-be quick are taken as bundles (`bundles`), so nothing here is done for each of them.
+be quick are taken as bundles (`bundles`), so nothing here is done for each of them. Those that
+always are get their answers at once (`prompt`), if the current image shows what they must see.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from diptych.kernel import ready
 from diptych.serving import bundles, channel
 from diptych.serving.bundles import QUERIES_MAX, Answers, Mark, Progress, bundle
 from diptych.serving.connection import QUERIES_WAIT, Connection
-from diptych.serving.frames import QUICK_QUERY, Words
+from diptych.serving.frames import PROMPT_QUERY, QUICK_QUERY, Words
 from diptych.serving.links import readdressed
+from diptych.serving.prompt import Images, Prompt
 from diptych.serving.queries import BUNDLED, Failed, Query
+from diptych.store.lane_queries import FULL_BYTES
 from diptych_client.errors import Busy, HistoryChanged
 from diptych_client.protocol import HEADER, Kind
 
@@ -37,15 +40,26 @@ admit_run = ready(
 
 
 class Asked:
-    """See the module. `progress`: where readers say what they run."""
+    """See the module. `progress`: where readers say what they run. `images`: for queries that are
+    answered here; None: all are for readers.
+    """
 
-    def __init__(self, gateway: Gateway, app: App, progress: Progress) -> None:
+    def __init__(
+        self, gateway: Gateway, app: App, progress: Progress, images: Images | None
+    ) -> None:
         self.gateway = gateway
         self.slots: dict[int, int] = {}  # of the readers there are
         self._progress = progress
         compiled = compiled_for(app)
         self._compiled = compiled.queries if compiled else frozenset()
         self._told_words: Words = np.zeros(1, np.int64)
+        self._prompt: Prompt | None = None
+        if compiled is not None and images is not None and compiled.prompt:
+            self._prompt = Prompt(compiled, images.open(app, gateway.settings.capacities))
+            for operation in compiled.prompt:
+                gateway.greeter.kinds[operation] = PROMPT_QUERY
+            self._compiled -= compiled.prompt  # never sorted anew
+        self._bundled = compiled.queries if compiled else frozenset()
 
     def take(self, connection: Connection, frame: memoryview) -> None:
         """Take one query."""
@@ -58,7 +72,7 @@ class Asked:
             self.gateway.counts.refused += 1
             connection.fail(operation, request, Busy(QUERIES_WAIT))
             return
-        token, bundled = self.gateway.queries.token(), operation in self._compiled
+        token, bundled = self.gateway.queries.token(), operation in self._bundled
         ours = bundle(token, 1, frame) if bundled else readdressed(frame, token, 0)
         now = time.monotonic_ns()
         query = Query(
@@ -99,6 +113,34 @@ class Asked:
                 self._tell_history(connection, operation, request)
             first += taken
             count -= taken
+
+    def answer(self, connection: Connection, first: int, count: int) -> tuple[int, int]:
+        """Answer prompt queries now: how many of `count`, at least one of both, were answered, and
+        how many of those that follow are for readers.
+        """
+        gateway, buffer, told = self.gateway, connection.buffer, self._told_words
+        image = gateway.queries.current
+        if image is None or self._prompt is None:
+            return 0, count
+        shown = admit_run(
+            buffer.array,
+            buffer.starts,
+            first,
+            count,
+            gateway.history,
+            gateway.newest,
+            image.sequence,
+            told,
+        )
+        if not shown or told[0] > image.sequence:
+            return 0, max(1, shown)
+        if gateway.shows_all(image.sequence):
+            image = image._replace(time_ns=time.monotonic_ns())
+        replies, answers = self._prompt.answer(image, buffer, first, shown)
+        if replies:
+            gateway.counts.bundle(answers)
+            connection.answer(replies)
+        return answers.queries, int(answers.queries < shown and len(replies) < FULL_BYTES)
 
     def room(self) -> int:
         """How many more queries may wait."""

@@ -270,6 +270,8 @@ class Connection(asyncio.BufferedProtocol):
             self._take_queries(first, number)
         elif group == frames.QUICK_QUERY:
             self._take_bundles(first, number)
+        elif group == frames.PROMPT_QUERY:
+            self._take_prompt(first, number)
         elif group == Kind.INFO:
             for position in range(first, first + number):
                 self.gateway.info(self, HEADER.unpack_from(self.buffer.frame(position))[4])
@@ -306,6 +308,8 @@ class Connection(asyncio.BufferedProtocol):
             self.gateway.asked.take(self, self.buffer.frame(position))
 
     def _take_bundles(self, first: int, number: int) -> None:
+        if not number:
+            return
         own = self.gateway.settings.limits.queries_in_flight - self.queries
         room = self.gateway.asked.room()
         taken = 0 if self.congested else max(0, min(number, own, room))
@@ -319,6 +323,15 @@ class Connection(asyncio.BufferedProtocol):
         else:
             message = QUERIES_WAIT
         self._refuse(first + taken, number - taken, Busy(message))
+
+    def _take_prompt(self, first: int, number: int) -> None:
+        stop = first + number
+        while first < stop and not self.congested:
+            answered, others = self.gateway.asked.answer(self, first, stop - first)
+            first += answered
+            self._take_bundles(first, others)
+            first += others
+        self._take_bundles(first, stop - first)
 
     def _refuse(self, first: int, number: int, error: DiptychError) -> None:
         """Answer these frames with one and the same error."""

@@ -45,6 +45,7 @@ _CONTEXT_AT = 24
 # with a key is called a transaction.
 UNKNOWN_OPERATION = -1
 QUICK_QUERY = 96  # compiled: travels with others (see `bundles`); of operations, too
+PROMPT_QUERY = 97  # compiled: answered by the gateway (see `prompt`); of operations, too
 WRONG_KIND = -2  # a query sent as a transaction or the other way round
 MEANINGLESS = -3  # no kind that a client may send now, or flags: the connection ends
 
@@ -91,8 +92,8 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
         number = operation_at(buffer, at)
         if number >= len(operations) or operations[number] == 0:
             return UNKNOWN_OPERATION
-        if operations[number] == QUICK_QUERY:
-            return QUICK_QUERY if kind == _QUERY else WRONG_KIND
+        if operations[number] in (QUICK_QUERY, PROMPT_QUERY):
+            return int(operations[number]) if kind == _QUERY else WRONG_KIND
         return kind if operations[number] == kind else WRONG_KIND
     return kind if kind in (_INFO, _PING, _ADMIN) else MEANINGLESS
 
@@ -101,8 +102,8 @@ def class_of(buffer: Bytes, at: int, operations: Bytes) -> int:
 def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: Words) -> int:
     """Group a client's frames into runs of one class; returns the number of runs.
 
-    `operations[number]` is the kind an operation has, or QUICK_QUERY, and 0 where there is none.
-    Stops after the first MEANINGLESS frame.
+    `operations[number]` is the kind an operation has, QUICK_QUERY or PROMPT_QUERY, and 0 where
+    there is none. Stops after the first MEANINGLESS frame.
     """
     found = 0
     last = 0

@@ -37,6 +37,7 @@ from diptych.serving.figures import Counts, Now, describe
 from diptych.serving.frames import Words
 from diptych.serving.links import ReaderLink, WriterLink
 from diptych.serving.placement import as_figures
+from diptych.serving.prompt import Images
 from diptych.serving.queries import Queries, Verdict
 from diptych.serving.sessions import Sessions
 from diptych.serving.spawn import EXIT_PARENT_GONE
@@ -71,6 +72,8 @@ class GatewayPlan:
     control: Control
     listeners: tuple[socket.socket, ...]
     progress: Progress
+    images: Images | None
+    """None: it answers no queries itself."""
 
 
 def main(plan: GatewayPlan) -> int:
@@ -85,7 +88,7 @@ class Gateway:
         self.settings = plan.settings
         self.greeter = Greeter(plan.app, plan.settings.limits)
         limits, sync = plan.settings.limits, plan.settings.sync
-        self.asked = Asked(self, plan.app, plan.progress)
+        self.asked = Asked(self, plan.app, plan.progress, plan.images)
         self.queries = Queries(int(limits.query_ms * 1e6), sync.max_pin_ms, self.asked.mark_of)
         self.counts = Counts()
         self.draining = False
@@ -227,7 +230,7 @@ class Gateway:
 
     def take(self, connection: Connection, first: int, count: int) -> int:
         """Take transactions of a connection; returns how many there was room for."""
-        if self.queries.current and self._is_current(self.queries.current.sequence):
+        if self.queries.current and self.shows_all(self.queries.current.sequence):
             # Until now nothing was missing, however long ago the image was cut.
             self.queries.renew(time.monotonic_ns())
         return self.transactions.take(
@@ -395,14 +398,14 @@ class Gateway:
     def _pump(self) -> None:
         self._pumping = False
         for number, run, batch in self.queries.dispatch(time.monotonic_ns()):
-            if self._is_current(run.sequence):
+            if self.shows_all(run.sequence):
                 run = run._replace(time_ns=time.monotonic_ns())
             link = self._readers[number]
             link.send(b"".join([run.frame(), *[query.frame for query in batch]]))
         if len(self.queries):
             self.tick_soon()
 
-    def _is_current(self, sequence: int) -> bool:
+    def shows_all(self, sequence: int) -> bool:
         """Whether an image of this number shows all that anyone here has been told."""
         return self.transactions.idle and sequence >= self.newest
 

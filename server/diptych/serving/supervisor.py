@@ -39,6 +39,7 @@ from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.placement import ROLES, place_of
 from diptych.serving.placement import check as check_places
 from diptych.serving.processes import Processes
+from diptych.serving.prompt import Images
 from diptych.serving.saving import Saving
 from diptych.serving.spawn import (
     EXIT_FAILED,
@@ -181,14 +182,21 @@ class Supervisor(Processes):
         if self._draining or self._gateway is not None:
             return
 
+        fds = self._images_for_gateway()
+
         def make(control: Control) -> Callable[[], int]:
+            images = Images(fds, self._memory.size_bytes) if fds else None
             plan = gateway.GatewayPlan(
-                self.app, self.settings, control, self._listeners, self._progress
+                self.app, self.settings, control, self._listeners, self._progress, images
             )
             return lambda: gateway.main(plan)
 
-        keep = [listener.fileno() for listener in self._listeners]
-        self._gateway = self._fork("gateway", make, keep, 0)
+        keep = [*(listener.fileno() for listener in self._listeners), *fds]
+        try:
+            self._gateway = self._fork("gateway", make, keep, 0)
+        finally:
+            for fd in fds:
+                os.close(fd)
         self._gateway.holder = self._gateway.number
         self._tell_restarts()
         if self._log_failed:
@@ -198,6 +206,13 @@ class Supervisor(Processes):
         current = self._gateway
         for _ in range(self.settings.readers):
             self._try(lambda: self._start_reader(current))
+
+    def _images_for_gateway(self) -> tuple[int, ...]:
+        """Read-only descriptors of the images, if it shall answer queries itself."""
+        compiled = compiled_for(self.app)
+        if self.settings.prompt_queries == "readers" or not compiled or not compiled.prompt:
+            return ()
+        return resources.read_only_images(self._memory)
 
     def _start_reader(self, for_gateway: Child) -> None:
         if self._draining or for_gateway is not self._gateway:

@@ -72,13 +72,14 @@ TOLD_WORDS = 3
 
 @dataclass(frozen=True)
 class Compiled:
-    """An application's compiled operations: their `table`, and which numbers are transactions and
-    which queries.
+    """An application's compiled operations: their `table`, which numbers are transactions and which
+    queries, and which of those are `prompt`: they end soon, whatever they are given.
     """
 
     table: Words
     transactions: frozenset[int]
     queries: frozenset[int]
+    prompt: frozenset[int]
 
 
 CONTEXT_AT = 24  # of a frame's header

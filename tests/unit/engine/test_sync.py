@@ -48,10 +48,17 @@ class Bench:
         self.mirror = Mirror(self.region, self.tracker, self.images)
         self.mirror.add_extent(Extent(1, 64))
         self.now_ns = 0
+        self.without_ns = 0  # of it, when others had the processor
         self.sequence = 0
         self.ticket = self.durable = 0  # of a log that has no record yet
         chosen = SyncSettings(images=images, **settings)  # type: ignore[arg-type]  # numbers
-        self.syncer = Syncer(self.mirror, chosen, unknown=unknown, now_ns=lambda: self.now_ns)
+        self.syncer = Syncer(
+            self.mirror,
+            chosen,
+            unknown=unknown,
+            now_ns=lambda: self.now_ns,
+            spent_ns=lambda: self.now_ns - self.without_ns,
+        )
 
     def close(self) -> None:
         self.syncer.close()
@@ -331,6 +338,28 @@ def test_a_saturated_server_syncs_in_its_turn(bench: Bench) -> None:
     assert bench.syncer.wait_ns(bench.sequence) == 720_000
     assert bench.after(0.7) == []
     assert bench.published(0.03).sequence == 2
+
+
+def test_while_others_had_the_processor_a_sync_cost_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a query that waits for its client's own write would wait ten times as long again."""
+    cut = bench.mirror.cut
+
+    def interrupted(*arguments: int) -> object:
+        bench.now_ns += 150 * MS
+        bench.without_ns += 150 * MS
+        return cut(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.mirror, "cut", interrupted)
+        bench.write()
+        bench.published(11)
+    bench.write()
+    bench.syncer.wanted(2)
+    wait_ns = bench.syncer.wait_ns(bench.sequence)
+    assert wait_ns is not None
+    assert wait_ns < 1 * MS
 
 
 def test_far_too_many_waiting_queries_are_bounded(bench: Bench) -> None:

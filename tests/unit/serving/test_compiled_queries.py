@@ -14,8 +14,8 @@ import msgpack
 import pytest
 from numba.core import config
 from tests.support import points
+from tests.support.burst import Burst
 from tests.support.points import ACCOUNTS, CASH
-from tests.support.wire import Wire, numbers
 
 from diptych import App, Db, key
 from diptych.engine.lane import compiled_for
@@ -274,54 +274,8 @@ def test_a_compiled_query_that_writes_is_refused_with_its_line(function: Any) ->
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running(points.app, interval_ms=2, query_ms=1_500) as server:
+    with running(points.app, interval_ms=2, query_ms=1_500, prompt_queries="readers") as server:
         yield server
-
-
-class Burst(Wire):
-    """A connection on which many queries are sent at once."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.address)
-        welcome = self.greet()
-        self.numbers, self.history = numbers(welcome), welcome["history"]
-        self.count = 0
-
-    def __enter__(self) -> Burst:
-        return self
-
-    def learn(self, *calls: tuple[str, Any]) -> None:
-        """Make calls alone, one after another, until they are known to be quick."""
-        for name, *arguments in calls * 8:
-            self.burst((name, *arguments))
-
-    def burst(self, *calls: Any, at_least: int = 0, history: int = 0) -> list[Any]:
-        """Send calls in one go; what each was answered."""
-        first = self.count + 1
-        frames = []
-        for name, *arguments in calls:
-            self.count += 1
-            frames.append(
-                encode_frame(
-                    Kind.QUERY,
-                    msgpack.packb(arguments),
-                    operation=self.numbers.get(name, 999),
-                    request=self.count,
-                    sequence=at_least,
-                    context=history,
-                )
-            )
-        self.send(b"".join(frames))
-        return self.answers(first, len(calls))
-
-    def answers(self, first: int, count: int) -> list[Any]:
-        found: dict[int, Any] = {}
-        while len(found) < count:
-            header, value = self.frame()
-            assert header.request not in found, "answered twice"
-            found[header.request] = value["code"] if header.kind == Kind.ERROR else value
-        assert sorted(found) == list(range(first, first + count))
-        return [found[request] for request in sorted(found)]
 
 
 def test_a_mixed_burst(server: Server) -> None:

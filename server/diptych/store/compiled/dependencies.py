@@ -76,13 +76,13 @@ def referred(functions: Iterable[Any]) -> Iterator[str]:
         tree = parsed(function)
         source = "" if tree is None else ast.unparse(tree)  # compiled code is made of that, too
         yield f"{name} {code_text(function.__code__)!r} {defaults} {source}"
-        for called, value in _outside(function, tree):
+        for called, value in outside(function, tree):
             yield f"{name} {called} {_described(value)}"
             if isinstance(value, FunctionType):
                 waiting.append(value)
 
 
-def _outside(function: FunctionType, tree: ast.AST | None) -> Iterator[tuple[str, Any]]:
+def outside(function: FunctionType, tree: ast.AST | None) -> Iterator[tuple[str, Any]]:
     """What names stand for in a function that come from outside of it, in modules, too."""
     written = ast.walk(tree) if tree is not None else ()
     hints = {node.id for node in written if isinstance(node, ast.Name)}  # of variables, too

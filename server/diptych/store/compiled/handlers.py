@@ -36,6 +36,7 @@ from diptych.store.compiled.messages import explain
 from diptych.store.compiled.native import KERNELS, PREFIX, publish
 from diptych.store.compiled.pipeline import dispatcher_of
 from diptych.store.compiled.programs import answer_program, arguments_program
+from diptych.store.compiled.promptness import is_prompt
 from diptych.store.compiled.shapes import parameter_type, words_count
 from diptych.store.compiled.source import place_of
 from diptych.store.compiled.types import DbType, Refused
@@ -132,9 +133,12 @@ def _loaded(app: App, stored: Stored) -> Compiled:
     addresses = load_code([each.code for each in stored.operations])
     by_name = {operation.name: operation for operation in app.operations}
     operations = [by_name[each.name] for each in stored.operations]
+    queries = [operation for operation in operations if operation.kind == "query"]
     return Compiled(
         table_of(operations, addresses, stored),
-        *(frozenset(e.number for e in operations if e.kind == kind) for kind in KINDS),
+        frozenset(each.number for each in operations if each.kind == "transaction"),
+        frozenset(each.number for each in queries),
+        frozenset(each.number for each in queries if is_prompt(each.function)),
     )
 
 
