@@ -20,6 +20,8 @@ MAGIC = int.from_bytes(b"DIPTYCH1", "little")
 _BODY = struct.Struct("<6Q")
 _CHECKSUM = struct.Struct("<Q")
 _WORD = (1 << 64) - 1
+EPOCH_WORD = 2
+"""Of an image: the stamp's epoch, for who has looked at the whole stamp before."""
 
 
 class State(enum.IntEnum):

@@ -23,7 +23,6 @@ from diptych.serving.frames import PROMPT_QUERY, QUICK_QUERY, Words
 from diptych.serving.links import readdressed
 from diptych.serving.prompt import Images, Prompt
 from diptych.serving.queries import BUNDLED, Failed, Query
-from diptych.store.lane_queries import FULL_BYTES
 from diptych_client.errors import Busy, HistoryChanged
 from diptych_client.protocol import HEADER, Kind
 
@@ -55,9 +54,10 @@ class Asked:
         self._told_words: Words = np.zeros(1, np.int64)
         self._prompt: Prompt | None = None
         if compiled is not None and images is not None and compiled.prompt:
-            self._prompt = Prompt(compiled, images.open(app, gateway.settings.capacities))
             for operation in compiled.prompt:
                 gateway.greeter.kinds[operation] = PROMPT_QUERY
+            opened = images.open(app, gateway.settings.capacities)
+            self._prompt = Prompt(compiled, opened, gateway.greeter.kinds)
             self._compiled -= compiled.prompt  # never sorted anew
         self._bundled = compiled.queries if compiled else frozenset()
 
@@ -114,33 +114,31 @@ class Asked:
             first += taken
             count -= taken
 
-    def answer(self, connection: Connection, first: int, count: int) -> tuple[int, int]:
-        """Answer prompt queries now: how many of `count`, at least one of both, were answered, and
-        how many of those that follow are for readers.
+    @property
+    def answers(self) -> bool:
+        """Whether some queries are answered here."""
+        return self._prompt is not None
+
+    def answer(self, connection: Connection, at: int, stop: int) -> int:
+        """Answer the prompt queries that a connection's bytes from `at` to `stop` begin with, if
+        the current image shows what they must see; where the first is that was not answered.
         """
-        gateway, buffer, told = self.gateway, connection.buffer, self._told_words
+        gateway = self.gateway
         image = gateway.queries.current
-        if image is None or self._prompt is None:
-            return 0, count
-        shown = admit_run(
-            buffer.array,
-            buffer.starts,
-            first,
-            count,
-            gateway.history,
-            gateway.newest,
-            image.sequence,
-            told,
+        if image is None or self._prompt is None or image.history != gateway.history:
+            return at
+        began_ns, age_us = time.monotonic_ns(), 0
+        if not gateway.shows_all(image.sequence):
+            age_us = min(channel.AGE_US_MAX, max(0, began_ns - image.time_ns) // 1000)
+        end, replies, results, rejected = self._prompt.answer(
+            image, gateway.newest, age_us, connection.buffer, at, stop
         )
-        if not shown or told[0] > image.sequence:
-            return 0, max(1, shown)
-        if gateway.shows_all(image.sequence):
-            image = image._replace(time_ns=time.monotonic_ns())
-        replies, answers = self._prompt.answer(image, buffer, first, shown)
         if replies:
-            gateway.counts.bundle(answers)
+            count = results + rejected
+            run_us = (time.monotonic_ns() - began_ns) // 1000 // count
+            gateway.counts.several(results, rejected, 0, age_us, run_us)
             connection.answer(replies)
-        return answers.queries, int(answers.queries < shown and len(replies) < FULL_BYTES)
+        return end
 
     def room(self) -> int:
         """How many more queries may wait."""
@@ -187,7 +185,10 @@ class Asked:
         )
         self.gateway.release(released)
         if query is not None:
-            self.gateway.counts.bundle(told)
+            each_us = told.run_us // max(1, count)
+            self.gateway.counts.several(
+                told.results, told.rejected, told.errors, told.age_us, each_us
+            )
             connection = self.gateway.connection(query.connection)
             if connection is not None:
                 connection.queries -= count

@@ -19,6 +19,8 @@ import logging
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from diptych.serving import frames
 from diptych.serving.channel import error_frame
 from diptych.serving.frames import FrameBuffer
@@ -48,6 +50,8 @@ log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 32 << 10
 QUERIES_WAIT = "the server has too many queries waiting"
+KIND_AT = 4  # of a frame
+QUERY = int(Kind.QUERY)
 LINGER_S = 1.0
 """How long a refused client may take to read why."""
 
@@ -103,7 +107,10 @@ class Connection(asyncio.BufferedProtocol):
         self.gateway.counts.bytes_in += nbytes
         if self.state is State.OPEN:
             self.buffer.added(nbytes)
-            self._requests()
+            if self.buffer.view[KIND_AT] == QUERY and self.gateway.asked.answers:
+                self._answer_at_once()
+            else:
+                self._requests()
         elif self.state is State.GREETING:
             self.buffer.added(nbytes)
             self._greet()
@@ -249,6 +256,16 @@ class Connection(asyncio.BufferedProtocol):
             return
         buffer.consume()
 
+    def _answer_at_once(self) -> None:
+        """The same, shorter, for a read that is nothing but prompt queries."""
+        buffer = self.buffer
+        answered = 0 if self.gateway.draining else self._answer(0, buffer.end)
+        if answered == buffer.end:
+            buffer.end = 0
+            return
+        buffer.drop(answered)
+        self._requests()
+
     def _take(self, group: int, first: int, number: int) -> None:
         if group == Kind.PING:
             for position in range(first, first + number):
@@ -325,13 +342,18 @@ class Connection(asyncio.BufferedProtocol):
         self._refuse(first + taken, number - taken, Busy(message))
 
     def _take_prompt(self, first: int, number: int) -> None:
-        stop = first + number
-        while first < stop and not self.congested:
-            answered, others = self.gateway.asked.answer(self, first, stop - first)
-            first += answered
-            self._take_bundles(first, others)
-            first += others
-        self._take_bundles(first, stop - first)
+        starts = self.buffer.starts
+        at, stop = int(starts[first]), int(starts[first + number])
+        behind = self._answer(at, stop)
+        answered = int(np.searchsorted(starts[first : first + number + 1], behind))
+        self._take_bundles(first + answered, number - answered)
+
+    def _answer(self, at: int, stop: int) -> int:
+        """Have prompt queries between two bytes answered: where the first is that was not."""
+        before = -1
+        while before < at < stop and not self.congested:
+            before, at = at, self.gateway.asked.answer(self, at, stop)
+        return at
 
     def _refuse(self, first: int, number: int, error: DiptychError) -> None:
         """Answer these frames with one and the same error."""

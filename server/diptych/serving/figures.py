@@ -10,17 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from diptych.serving.bundles import Answers
 from diptych.serving.queries import Queries
 from diptych_client.protocol import Kind
 
 RECENT = 8192
-"""Answers over which percentiles are taken."""
+"""Answers over which percentiles are taken; those given at once are one."""
 
 
 class Counts:
@@ -33,41 +31,34 @@ class Counts:
         self.refused = self.dropped = 0
         self.bytes_in = self.bytes_out = 0
         self.restarts: dict[str, int] = {}
-        self._ages_us: deque[int] = deque(maxlen=RECENT)
-        self._runs_us: deque[int] = deque(maxlen=RECENT)
+        # How many were answered together, how old what they saw was, and what each took.
+        self._answers: deque[tuple[int, int, int]] = deque(maxlen=RECENT)
 
     def query(self, kind: int, age_us: int, run_us: int) -> None:
-        """A reader answered a query."""
-        if kind == Kind.RESULT:
-            self.queries += 1
-        elif kind == Kind.REJECTED:
-            self.query_rejected += 1
-        else:
-            self.query_errors += 1
-        self._ages_us.append(age_us)
-        self._runs_us.append(run_us)
+        """A query was answered."""
+        rejected = kind == Kind.REJECTED
+        self.several(kind == Kind.RESULT, rejected, kind == Kind.ERROR, age_us, run_us)
 
-    def bundle(self, told: Answers) -> None:
-        """A reader answered so many queries at once."""
-        count = told.queries
-        self.queries += told.results
-        self.query_rejected += told.rejected
-        self.query_errors += told.errors
-        self._ages_us.extend(repeat(told.age_us, count))
-        self._runs_us.extend(repeat(told.run_us // max(1, count), count))
+    def several(self, results: int, rejected: int, errors: int, age_us: int, run_us: int) -> None:
+        """Queries were answered at once, in `run_us` each."""
+        self.queries += results
+        self.query_rejected += rejected
+        self.query_errors += errors
+        self._answers.append((results + rejected + errors, age_us, run_us))
 
     def staleness_us(self) -> dict[str, float]:
-        return percentiles(self._ages_us)
+        return self._percentiles(1)
 
     def query_time_us(self) -> dict[str, float]:
-        return percentiles(self._runs_us)
+        return self._percentiles(2)
 
-
-def percentiles(values: deque[int]) -> dict[str, float]:
-    if not values:
-        return {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
-    p50, p90, p99, most = np.percentile(np.array(values), (50, 90, 99, 100)).tolist()
-    return {"p50": p50, "p90": p90, "p99": p99, "max": most}
+    def _percentiles(self, column: int) -> dict[str, float]:
+        if not self._answers:
+            return {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
+        answers = np.array(self._answers)
+        values = np.repeat(answers[:, column], answers[:, 0])
+        p50, p90, p99, most = np.percentile(values, (50, 90, 99, 100)).tolist()
+        return {"p50": p50, "p90": p90, "p99": p99, "max": most}
 
 
 class Now(NamedTuple):

@@ -13,22 +13,19 @@ connections nor who may be answered from which image.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from diptych.app import App
-from diptych.engine.queries import ImageChanged, Queries
+from diptych.engine.queries import Queries
 from diptych.engine.results import RESULT_BYTES_MAX
-from diptych.kernel import kernel, ready
+from diptych.kernel import bound
 from diptych.memory import Region
-from diptych.serving.bundles import Answers
-from diptych.serving.channel import AGE_US_MAX, Image
-from diptych.serving.frames import Bytes, FrameBuffer, Words, put_word
-from diptych.store.batches import number_at
+from diptych.serving.channel import Image
+from diptych.serving.frames import Bytes, FrameBuffer
+from diptych.serving.prompt_frames import answer_frames
 from diptych.store.database import SCRATCH_BYTES
 from diptych.store.lane import Compiled
 from diptych.store.lane_queries import (
@@ -37,14 +34,10 @@ from diptych.store.lane_queries import (
     TOLD_REJECTED,
     TOLD_RESULTS,
     TOLD_WORDS,
-    run_queries,
 )
 from diptych_client.protocol import HEADER_BYTES
 
 REPLIES_BYTES = FULL_BYTES + HEADER_BYTES + RESULT_BYTES_MAX
-_HEADER = HEADER_BYTES
-_CONTEXT_AT = 24
-NOTHING = Answers(0, False, 0, 0, 0, 0, 0)
 
 log = logging.getLogger("diptych.serving")
 
@@ -64,95 +57,54 @@ class Images:
         return Queries(app, regions, capacities)
 
 
-class Answered(NamedTuple):
-    """Replies as a client gets them, and what they are."""
-
-    replies: bytes
-    told: Answers
-
-
-@kernel
-def answer_run(
-    words: Words,
-    base: int,
-    table: Words,
-    frames: Bytes,
-    at: int,
-    stop: int,
-    sequence: int,
-    age_us: int,
-    replies: Bytes,
-    answer_bytes_max: int,
-    progress: Words,
-    told: Words,
-) -> None:
-    """`run_queries`, from nothing, and the age of what was read written into each reply."""
-    for i in range(TOLD_WORDS):
-        told[i] = 0
-    run_queries(
-        words,
-        base,
-        table,
-        frames,
-        at,
-        stop,
-        sequence,
-        replies,
-        answer_bytes_max,
-        progress,
-        0,
-        told,
-    )
-    position = 0
-    while position < told[TOLD_END]:
-        put_word(replies, position + _CONTEXT_AT, age_us)
-        position += _HEADER + number_at(replies, position, 4)
-
-
-answer_run_ready = ready(
-    answer_run,
-    "(int64[::1], int64, int64[::1], uint8[::1], int64, int64, int64, int64, uint8[::1], int64, "
-    "int64[::1], int64[::1])",
-)
-
-
 class Prompt:
-    """Answers prompt queries of `compiled` on the images of `queries`."""
+    """Answers prompt queries of `compiled` on the images of `queries`. `kinds`: of operations, as
+    `frames.classify` takes them.
+    """
 
-    def __init__(self, compiled: Compiled, queries: Queries) -> None:
-        self._queries, self._table = queries, compiled.table
+    def __init__(self, compiled: Compiled, queries: Queries, kinds: Bytes) -> None:
+        self._places = [(image.words, image.address, compiled.table) for image in queries.images]
+        self._kinds = kinds
+        self._queries = queries
         self._replies = np.zeros(REPLIES_BYTES, np.uint8)
-        self._progress = np.zeros(1, np.int64)  # asked for by the kernel, read by nobody
+        self._view = self._replies.data
+        self._progress = np.zeros(1, np.int64)  # the kernel asks for it, nobody looks
         self._told = np.zeros(TOLD_WORDS, np.int64)
+        self._run = bound(
+            answer_frames,
+            *self._places[0],
+            *(0, 0, 0, self._replies, 0, 0, kinds, 0, 0, 0),
+            *(self._replies, 0, self._progress, self._told),
+        )
 
-    def answer(self, image: Image, buffer: FrameBuffer, first: int, count: int) -> Answered:
-        """Answer frames from number `first` on, `count` at the most, for as long as compiled code
-        can tell and there is room for replies.
+    def answer(
+        self, image: Image, newest: int, age_us: int, buffer: FrameBuffer, at: int, stop: int
+    ) -> tuple[int, bytes, int, int]:
+        """Answer the frames from byte `at` to `stop` on, for as long as that can be told here: the
+        byte behind the last one, replies as a client gets them, results and rejections.
+
+        `newest`: the highest number that anybody was told in this image's history.
         """
-        region, told, starts = self._queries.images[image.image], self._told, buffer.starts
-        began_ns = time.monotonic_ns()
-        age_us = min(AGE_US_MAX, max(0, began_ns - image.time_ns) // 1000)
-        answer_run_ready(
-            region.words,
-            region.address,
-            self._table,
-            buffer.array,
-            starts[first],
-            starts[first + count],
-            image.sequence,
+        number, epoch, sequence, _, history, _ = image
+        end = self._run(
+            *self._places[number],
+            epoch,
+            sequence,
             age_us,
+            buffer.array,
+            at,
+            stop,
+            self._kinds,
+            buffer.payload_bytes_max,
+            history,
+            newest,
             self._replies,
             RESULT_BYTES_MAX,
             self._progress,
-            told,
+            self._told,
         )
-        try:
-            # An epoch never comes back, so it was this one's all the time.
-            self._queries.check(image.image, image.epoch)
-        except ImageChanged as error:
-            log.critical("answers were thrown away: %s", error)
-            return Answered(b"", NOTHING)
-        run_us = (time.monotonic_ns() - began_ns) // 1000
-        results, rejected = int(told[TOLD_RESULTS]), int(told[TOLD_REJECTED])
-        replies = self._replies[: told[TOLD_END]].tobytes()
-        return Answered(replies, Answers(0, False, results, rejected, 0, age_us, run_us))
+        if end < 0:
+            log.critical("answers were thrown away: image %d is not at epoch %d", number, epoch)
+            return at, b"", 0, 0
+        told: list[int] = self._told.tolist()
+        return end, bytes(self._view[: told[TOLD_END]]), told[TOLD_RESULTS], told[TOLD_REJECTED]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import deque
 
 import msgpack
 import pytest
@@ -29,7 +28,7 @@ from diptych.serving.children import (
     ending,
 )
 from diptych.serving.control import Control
-from diptych.serving.figures import percentiles
+from diptych.serving.figures import Counts
 from diptych.serving.logs import configure
 from diptych.serving.welcome import Greeter, Hello, read_hello
 from diptych_client.errors import ProtocolError
@@ -168,8 +167,17 @@ def test_every_ending_has_words() -> None:
 
 
 def test_percentiles_of_nothing_are_zero() -> None:
-    assert percentiles(deque()) == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
-    assert percentiles(deque(range(101)))["p90"] == 90
+    counts = Counts()
+    assert counts.staleness_us() == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
+    for age_us in range(101):
+        counts.query(Kind.RESULT, age_us, 2 * age_us)
+    assert counts.staleness_us()["p90"] == 90
+    assert counts.query_time_us()["p90"] == 180
+    counts.several(300, 2, 1, age_us=50, run_us=1)
+    assert counts.staleness_us() == pytest.approx(
+        {"p50": 50.0, "p90": 59.7, "p99": 95.97, "max": 100.0}
+    )
+    assert (counts.queries, counts.query_rejected, counts.query_errors) == (401, 2, 1)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from numba.core import config
 from tests.support import points
@@ -19,8 +21,9 @@ from tests.support.wire import wait_until
 
 from diptych.engine.lane import compiled_for
 from diptych.serving.channel import Image
-from diptych.serving.frames import FrameBuffer
-from diptych.serving.prompt import NOTHING, Prompt
+from diptych.serving.frames import PROMPT_QUERY, FrameBuffer
+from diptych.serving.gateway import FIGURES_S
+from diptych.serving.prompt import Prompt
 from diptych.testing import EPOCH, Server, running
 from diptych_client.errors import TimedOut
 from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
@@ -89,9 +92,11 @@ def test_no_reader_is_needed(server: Server) -> None:
         for pid in readers:
             os.kill(pid, signal.SIGSTOP)
         try:
+            time.sleep(FIGURES_S)  # older figures are not told again
             before = figures(server)
             assert wire.burst(*[("point", 900)] * 700) == [CASH] * 700
             assert wire.burst(("at_most", 5, 1)) == [["too_rich", {"cash": CASH, "most": 1}]]
+            wait_until(lambda: figures(server)["rejected"] > before["rejected"])
             after = figures(server)
         finally:
             for pid in readers:
@@ -169,10 +174,9 @@ def test_no_image_is_torn(server: Server) -> None:
 
 
 @pytest.mark.parametrize("role", ["writer", "gateway"])
-def test_after_a_crash_it_goes_on(role: str) -> None:
-    with running(points.app, interval_ms=2) as server, server.client() as client:
+def test_after_a_crash_it_goes_on(role: str, tmp_path: Path) -> None:
+    with running(points.app, interval_ms=2, data=tmp_path) as server, server.client() as client:
         left = client.transfer(1, 2, 10)
-        assert client.point(1) == left  # so it is on an image, and outlives the writer
         (pid,) = server.pids[role]
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: server.pids[role] not in ([], [pid], (), (pid,)))
@@ -186,14 +190,17 @@ def test_an_image_of_another_epoch_is_not_answered_from() -> None:
     compiled = compiled_for(points.app)
     assert compiled is not None
     with points.app.open(setup=True, now=5_000) as bench:
-        prompt = Prompt(compiled, bench._queries)
+        kinds = np.full(len(points.app.operations), PROMPT_QUERY, np.uint8)
+        prompt = Prompt(compiled, bench._queries, kinds)
         numbers = {operation.name: operation.number for operation in points.app.operations}
         frame = encode_frame(Kind.QUERY, msgpack.packb([1]), operation=numbers["point"], request=4)
         buffer = FrameBuffer.holding(frame * 3)
-        image = Image(0, EPOCH, 12, time.monotonic_ns(), 1, 1)
-        replies, answers = prompt.answer(image, buffer, 0, 3)
+        image = Image(0, EPOCH, 12, 0, 1, 1)
+        end, replies, results, rejected = prompt.answer(image, 12, 7, buffer, 0, buffer.end - 1)
+        assert (end, results, rejected) == (2 * len(frame), 2, 0), "the third one is not whole"
         header = Header.read(replies)
-        assert (header.kind, header.request, header.sequence) == (Kind.RESULT, 4, 12)
-        assert header.context == answers.age_us
-        assert (answers.results, len(replies)) == (3, 3 * (HEADER_BYTES + header.length))
-        assert prompt.answer(image._replace(epoch=EPOCH + 1), buffer, 0, 3) == (b"", NOTHING)
+        assert (header.kind, header.request) == (Kind.RESULT, 4)
+        assert (header.sequence, header.context) == (12, 7)
+        assert len(replies) == 2 * (HEADER_BYTES + header.length)
+        other = image._replace(epoch=EPOCH + 1)
+        assert prompt.answer(other, 12, 7, buffer, 0, buffer.end) == (0, b"", 0, 0)

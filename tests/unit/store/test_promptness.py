@@ -40,6 +40,10 @@ def bounded(db: Db, number: Annotated[int, between(0, 9)]) -> int:
     return read(db, number)
 
 
+def ranged(db: Db) -> Any:
+    return db.account.by_cash.range(1)
+
+
 def waiting(db: Db, number: int) -> int:
     while number > 0:
         number -= 1
@@ -86,7 +90,7 @@ def test_these_are_prompt(function: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [added, waiting, of_a_loop, listed, itself, there, back, points.total]
+    "function", [added, ranged, waiting, of_a_loop, listed, itself, there, back, points.total]
 )
 def test_loops_and_recursion_are_not(function: Callable[..., Any]) -> None:
     assert not is_prompt(function)

@@ -1,4 +1,4 @@
-"""Whether a handler's time is bounded by what it is: no loop, no recursion, and few calls.
+"""Whether a handler's time is bounded by what it is: no loop or range, no recursion, few calls.
 
 Judged by its source and that of all functions that it names, before anything is compiled; in doubt
 it is not. What one call of a table or an index takes is bounded by how those are built.
@@ -14,7 +14,7 @@ from typing import Any
 from diptych.store.compiled.dependencies import outside
 from diptych.store.compiled.source import parsed
 
-CALLS_MAX = 500
+CALLS_MAX = 100
 """That it may make, its helpers' included: each takes less than a microsecond, in memory."""
 LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.comprehension)
 
@@ -30,7 +30,7 @@ def _calls(function: Callable[..., Any], callers: tuple[Any, ...]) -> int:
     if tree is None or function in callers:
         return CALLS_MAX + 1
     nodes = [node for statement in tree.body for node in ast.walk(statement)]
-    if any(isinstance(node, LOOPS) for node in nodes):
+    if any(isinstance(node, LOOPS) or _is_range(node) for node in nodes):
         return CALLS_MAX + 1
     own = sum(isinstance(node, ast.Call | ast.Subscript) for node in nodes)
     assert isinstance(function, FunctionType)
@@ -38,3 +38,8 @@ def _calls(function: Callable[..., Any], callers: tuple[Any, ...]) -> int:
     helpers = {each for _, each in outside(function, None) if isinstance(each, FunctionType)}
     deepest = max((_calls(each, (*callers, function)) for each in helpers), default=0)
     return min(own * (1 + deepest), CALLS_MAX + 1)
+
+
+def _is_range(node: ast.AST) -> bool:
+    """Whether it may be a part of an index that is as long as it likes."""
+    return isinstance(node, ast.Attribute) and node.attr == "range"
