@@ -96,7 +96,8 @@ class Syncer:
     """Used by the writer's one thread, between batches. `unknown` holders were there before it.
 
     With an image that is current already, which a writer before made, that one counts as published;
-    its number is of `history` then.
+    its number is of `history` then. `now_ns` says when things are, `spent_ns` how much time of a
+    processor this thread had: while another process ran in its place, a sync cost nothing.
     """
 
     def __init__(
@@ -107,10 +108,11 @@ class Syncer:
         unknown: Iterable[Holder] = (),
         history: int = 0,
         now_ns: Callable[[], int] = time.monotonic_ns,
+        spent_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
         self._mirror = mirror
         self._settings = settings
-        self._now_ns = now_ns
+        self._now_ns, self._spent_ns = now_ns, spent_ns
         self._policy = SyncPolicy(settings, now_ns())
         self._statistics = SyncStatistics(now_ns())
         self._holds = Holds(unknown)
@@ -279,10 +281,10 @@ class Syncer:
             self._stage = _Stage.LEVELLING
             self._helper.submit(partial(self._mirror.level, image))
             return
-        began_ns = self._now_ns()
+        before_ns = self._spent_ns()
         self._mirror.level(image)
-        ended_ns = self._now_ns()
-        self._statistics.cost(self._policy.spent(ended_ns, ended_ns - began_ns))
+        cost_ns = self._policy.spent(self._now_ns(), self._spent_ns() - before_ns)
+        self._statistics.cost(cost_ns)
         self._stage = _Stage.LEVEL
 
     def _precopy_or_ready(self, sequence: int) -> None:
@@ -296,7 +298,7 @@ class Syncer:
             self._stage = _Stage.READY
 
     def _cut(self, sequence: int, history: int, written: int, durable: int) -> None:
-        began_ns = self._now_ns()
+        began_ns, before_ns = self._now_ns(), self._spent_ns()
         self._policy.began(began_ns)
         record = self._mirror.cut(self._image, sequence, history)
         ended_ns = self._now_ns()
@@ -311,7 +313,7 @@ class Syncer:
                 copied_pages = record.pages
         cost_ns = self._policy.spent(
             ended_ns,
-            ended_ns - began_ns,
+            self._spent_ns() - before_ns,
             protected_pages=protected_pages,
             copied_pages=copied_pages,
         )
@@ -321,14 +323,14 @@ class Syncer:
 
     def _publish(self, cut: _Cut) -> Published:
         mirror, record = self._mirror, cut.record
-        began_ns = self._now_ns()
+        began_ns, before_ns = self._now_ns(), self._spent_ns()
         if cut.waits:
             self._statistics.gated(began_ns - cut.ended_ns)
         if record is not None:
             mirror.commit(self._image)
         ended_ns = self._now_ns()
         pause_ns = cut.ended_ns - cut.began_ns + ended_ns - began_ns
-        cost_ns = cut.cost_ns + self._policy.spent(ended_ns, ended_ns - began_ns)
+        cost_ns = cut.cost_ns + self._policy.spent(ended_ns, self._spent_ns() - before_ns)
         self._statistics.cost(cost_ns)
         if record is None:
             # Nothing was written: the current image shows this as well, and this one stays level.
