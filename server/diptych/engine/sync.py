@@ -96,7 +96,8 @@ class Syncer:
     """Used by the writer's one thread, between batches. `unknown` holders were there before it.
 
     With an image that is current already, which a writer before made, that one counts as published;
-    its number is of `history` then. `spent_ns`: the processor time of this thread.
+    its number is of `history` then. `now_ns` says when things are, `spent_ns` how much time of a
+    processor this thread had: while another process ran in its place, a sync cost nothing.
     """
 
     def __init__(
@@ -282,7 +283,8 @@ class Syncer:
             return
         before_ns = self._spent_ns()
         self._mirror.level(image)
-        self._statistics.cost(self._policy.spent(self._now_ns(), self._spent_ns() - before_ns))
+        cost_ns = self._policy.spent(self._now_ns(), self._spent_ns() - before_ns)
+        self._statistics.cost(cost_ns)
         self._stage = _Stage.LEVEL
 
     def _precopy_or_ready(self, sequence: int) -> None:
@@ -299,7 +301,7 @@ class Syncer:
         began_ns, before_ns = self._now_ns(), self._spent_ns()
         self._policy.began(began_ns)
         record = self._mirror.cut(self._image, sequence, history)
-        ended_ns, after_ns = self._now_ns(), self._spent_ns()
+        ended_ns = self._now_ns()
         protected_pages = copied_pages = 0
         if record is not None:
             protected_pages = record.protected_pages
@@ -311,7 +313,7 @@ class Syncer:
                 copied_pages = record.pages
         cost_ns = self._policy.spent(
             ended_ns,
-            after_ns - before_ns,
+            self._spent_ns() - before_ns,
             protected_pages=protected_pages,
             copied_pages=copied_pages,
         )

@@ -7,7 +7,10 @@ the ones before it are paid for, so an idle server syncs at once and a saturated
 
 A sync costs the writer its pause and, later, a fault at the first write to each page that it
 protected again, and what it worked on back into its processor's caches, which the copying took.
-Work of the helper thread costs it nothing here.
+Work of the helper thread costs it nothing here, nor does time in which it was not scheduled.
+
+A debt is bounded: at the latest `DELAY_MS_MAX` after a sync the next one may start, whatever that
+one cost, since queries that wait for their client's own write wait as long.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from diptych.memory.tracking import Preference
 FAULT_NS = 1300  # the first write to a page after it was taken
 REFILL_NS = 500  # in lost cache lines, for a page that was copied while it stood still
 COPY_NS = 1000  # of a page, until measured here
-STOP_MS_MAX = 200
-"""What the stop of one sync can cost at the most, for the account."""
+STOP_MS_MAX = 20
+"""What one part of a sync can cost by its stop, for the account: several times the longest pause.
+More is the machine's doing, which virtual ones count as time of the process that they stopped."""
+DELAY_MS_MAX = 2000
+"""The longest that a sync has to wait for the ones before it to be paid for."""
 PAGES_GOAL_MIN = 64
 PAGES_PER_TRANSACTION = 16  # until one epoch was seen here
 _MS = 1_000_000
@@ -78,15 +84,14 @@ class SyncPolicy:
     def spent(
         self, now_ns: int, writer_ns: int, *, protected_pages: int = 0, copied_pages: int = 0
     ) -> int:
-        """The writer worked on this for `writer_ns`; what that and the rest of it cost.
+        """The writer was kept from its work for `writer_ns`; what that and the rest of it cost.
 
-        That is processor time: while others had the processor, a sync cost nothing. It will fault
-        on `protected_pages`; `copied_pages` of the region went through its caches.
+        It will fault on `protected_pages`; `copied_pages` of the region went through its caches.
         """
         later_ns = FAULT_NS * protected_pages + REFILL_NS * copied_pages
-        # A virtual machine that was stopped did not spend what went by meanwhile.
         cost_ns = min(writer_ns, STOP_MS_MAX * _MS) + later_ns
-        self._balance_ns = self._balance(now_ns) - cost_ns
+        debt_ns_max = DELAY_MS_MAX * _MS * self._settings.max_duty
+        self._balance_ns = max(-debt_ns_max, self._balance(now_ns) - cost_ns)
         self._balance_at_ns = now_ns
         return writer_ns + later_ns
 

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.engine.sync_policy import (
+    DELAY_MS_MAX,
     FAULT_NS,
     PAGES_GOAL_MIN,
     PAGES_PER_TRANSACTION,
     REFILL_NS,
+    STOP_MS_MAX,
     SyncPolicy,
     SyncSettings,
 )
@@ -52,17 +54,26 @@ def test_what_a_sync_cost_is_paid_before_the_next_one() -> None:
     assert plan.delay_ns(1 * MS + 10 * cost_ns, demanded=True) == 0
 
 
-def test_time_that_a_stopped_process_did_not_have_is_not_billed_for_long() -> None:
-    policy = SyncPolicy(SyncSettings(interval_ms=0, max_duty=0.1), 0)
-    policy.spent(60_000 * MS, writer_ns=60_000 * MS)
-    assert policy.delay_ns(60_000 * MS, demanded=True) == 2000 * MS
+def test_a_long_stop_is_billed_for_a_bounded_time() -> None:
+    plan = policy(interval_ms=0, max_duty=0.1)
+    plan.spent(60_000 * MS, writer_ns=60_000 * MS)
+    assert plan.delay_ns(60_000 * MS, demanded=True) == 10 * STOP_MS_MAX * MS
 
 
 def test_what_many_pages_cost_is_billed_in_full() -> None:
     plan = policy(interval_ms=0, max_duty=0.1)
-    cost_ns = plan.spent(0, writer_ns=0, protected_pages=1_000_000)
-    assert cost_ns == 1_000_000 * FAULT_NS
+    cost_ns = plan.spent(0, writer_ns=0, protected_pages=100_000)
+    assert cost_ns == 100_000 * FAULT_NS
     assert plan.delay_ns(0, demanded=True) == 10 * cost_ns
+
+
+@pytest.mark.parametrize("max_duty", [0.01, 0.1, 1.0])
+def test_debts_are_forgotten_where_paying_them_takes_too_long(max_duty: float) -> None:
+    plan = policy(interval_ms=0, max_duty=max_duty)
+    for _ in range(10):
+        plan.spent(0, writer_ns=60_000 * MS, protected_pages=10_000_000)
+    assert plan.delay_ns(0, demanded=True) == DELAY_MS_MAX * MS
+    assert plan.delay_ns(DELAY_MS_MAX * MS, demanded=True) == 0
 
 
 def test_idling_does_not_save_up_for_a_burst() -> None:
@@ -74,7 +85,7 @@ def test_idling_does_not_save_up_for_a_burst() -> None:
 @settings(max_examples=100)
 @given(
     duty=st.floats(0.01, 1.0),
-    costs_ns=st.lists(st.integers(0, 50 * MS), min_size=2, max_size=40),
+    costs_ns=st.lists(st.integers(0, STOP_MS_MAX * MS), min_size=2, max_size=40),
     lateness_ns=st.integers(0, 20 * MS),
 )
 def test_syncs_never_take_more_than_the_duty(
