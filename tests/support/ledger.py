@@ -2,7 +2,7 @@
 
 Each has a client and a number of that client's choice, which nothing makes unique: one that ran
 twice has two rows. So what happened, and in which order, is there to be compared with what the
-clients were told; see `history`. Transfers are compiled and the rest is not, so that kills and crash
+clients were told; see `history`. Transfers are compiled and the rest is not, so kills and crash
 points meet both lanes.
 """
 

@@ -51,7 +51,7 @@ log = logging.getLogger("diptych.serving")
 READ_BYTES = 32 << 10
 QUERIES_WAIT = "the server has too many queries waiting"
 KIND_AT = 4  # of a frame
-QUERY = int(Kind.QUERY)
+TRANSACTION, QUERY = int(Kind.TRANSACTION), int(Kind.QUERY)
 LINGER_S = 1.0
 """How long a refused client may take to read why."""
 
@@ -107,7 +107,10 @@ class Connection(asyncio.BufferedProtocol):
         self.gateway.counts.bytes_in += nbytes
         if self.state is State.OPEN:
             self.buffer.added(nbytes)
-            if self.buffer.view[KIND_AT] == QUERY and self.gateway.asked.answers:
+            kind = self.buffer.view[KIND_AT]
+            if kind == TRANSACTION:
+                self._pass_on()
+            elif kind == QUERY and self.gateway.asked.answers:
                 self._answer_at_once()
             else:
                 self._requests()
@@ -256,8 +259,21 @@ class Connection(asyncio.BufferedProtocol):
             return
         buffer.consume()
 
+    def _pass_on(self) -> None:
+        """The same, shorter, for a read that is nothing but transactions."""
+        buffer, gateway = self.buffer, self.gateway
+        room = gateway.settings.limits.transactions_in_flight - self.transactions
+        if not gateway.draining and room > 0:
+            end, count = gateway.take_first(self, room)
+            self.transactions += count
+            if end == buffer.end:
+                buffer.end = 0
+                return
+            buffer.drop(end)
+        self._requests()
+
     def _answer_at_once(self) -> None:
-        """The same, shorter, for a read that is nothing but prompt queries."""
+        """The same for a read that is nothing but prompt queries."""
         buffer = self.buffer
         answered = 0 if self.gateway.draining else self._answer(0, buffer.end)
         if answered == buffer.end:

@@ -16,8 +16,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from diptych.engine.framing import byte_at, split_frames
-from diptych.kernel import kernel
+from diptych.engine.framing import byte_at, half_at, split_frames
+from diptych.kernel import entry_kernel, kernel
 from diptych_client.protocol import HEADER_BYTES, Kind
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -130,6 +130,36 @@ def stamp(
     for i in range(first, first + count):
         put_word(buffer, starts[i] + _SEQUENCE_AT, session)
         put_word(buffer, starts[i] + _CONTEXT_AT, connection)
+
+
+@entry_kernel
+def stamp_first(
+    buffer: Bytes,
+    stop: int,
+    frame_bytes_max: int,
+    operations: Bytes,
+    session: int,
+    connection: int,
+    count_max: int,
+    told: Words,
+) -> int:
+    """`stamp` the transactions that buffer[:stop] begins with, `count_max` at the most: where the
+    first frame is that is none, or not whole. told[0]: how many they are.
+    """
+    at = 0
+    count = 0
+    while count < count_max and stop - at >= _HEADER:
+        length = half_at(buffer, at)
+        if length > frame_bytes_max or length > stop - at - _HEADER:
+            break
+        if class_of(buffer, at, operations) != _TRANSACTION:
+            break
+        put_word(buffer, at + _SEQUENCE_AT, session)
+        put_word(buffer, at + _CONTEXT_AT, connection)
+        at += _HEADER + length
+        count += 1
+    told[0] = count
+    return at
 
 
 @kernel
@@ -263,5 +293,6 @@ def warm() -> None:
     count = split_frames(buffer, len(buffer), 0, starts)
     classify(buffer, starts, count, np.zeros(1, np.uint8), table)
     stamp(buffer, starts, 0, count, 0, 1)
+    stamp_first(buffer, 0, 0, buffer, 0, 1, 0, starts)
     group_replies(buffer, starts, count, table, np.zeros(SUMMARY, np.int64))
     transactions_from(buffer, starts, 0, count)

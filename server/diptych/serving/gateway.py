@@ -230,12 +230,31 @@ class Gateway:
 
     def take(self, connection: Connection, first: int, count: int) -> int:
         """Take transactions of a connection; returns how many there was room for."""
-        if self.queries.current and self.shows_all(self.queries.current.sequence):
-            # Until now nothing was missing, however long ago the image was cut.
-            self.queries.renew(time.monotonic_ns())
+        self._renew()
         return self.transactions.take(
             connection.buffer, first, count, connection.session, connection.number
         )
+
+    def take_first(self, connection: Connection, count_max: int) -> tuple[int, int]:
+        """Take the transactions that a connection's buffer begins with: where the first byte is
+        that was not taken, and how many.
+        """
+        if self.transactions.log_failed:
+            return 0, 0
+        self._renew()
+        return self.transactions.take_first(
+            connection.buffer,
+            self.greeter.kinds,
+            count_max,
+            connection.session,
+            connection.number,
+        )
+
+    def _renew(self) -> None:
+        """Note that until now nothing was missing, however long ago the image was cut."""
+        current = self.queries.current
+        if current is not None and self.shows_all(current.sequence):
+            self.queries.renew(time.monotonic_ns())
 
     def info(self, connection: Connection, request: int) -> None:
         """Answer with all figures. Those who ask at about the same time are told the same."""

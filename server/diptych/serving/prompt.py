@@ -21,7 +21,7 @@ import numpy as np
 from diptych.app import App
 from diptych.engine.queries import Queries
 from diptych.engine.results import RESULT_BYTES_MAX
-from diptych.kernel import bound
+from diptych.kernel import bound, ready
 from diptych.memory import Region
 from diptych.serving.channel import Image
 from diptych.serving.frames import Bytes, FrameBuffer
@@ -55,6 +55,13 @@ class Images:
             Region.attach(fd, self.size_bytes, scratch_bytes=SCRATCH_BYTES) for fd in self.fds
         ]
         return Queries(app, regions, capacities)
+
+
+ready(
+    answer_frames,
+    "(int64[::1], int64, int64[::1], int64, int64, int64, uint8[::1], int64, int64, uint8[::1], "
+    "int64, int64, int64, uint8[::1], int64, int64[::1], int64[::1])",
+)
 
 
 class Prompt:

@@ -14,9 +14,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import msgpack
+import numpy as np
 
+from diptych.kernel import bound
 from diptych.serving import frames
-from diptych.serving.frames import FrameBuffer
+from diptych.serving.frames import Bytes, FrameBuffer
 from diptych.serving.unanswered import LOGGED_SENDS_MAX, SENDS_MAX, Entry, Unanswered
 from diptych_client.errors import (
     DiptychError,
@@ -55,6 +57,9 @@ class Transactions:
         sends_max = LOGGED_SENDS_MAX if logged else SENDS_MAX
         self._unanswered = Unanswered(BYTES_MAX, COUNT_MAX, sends_max)
         self._request = 0  # of the gateway's own calls
+        self._told = np.zeros(1, np.int64)
+        some = np.zeros(1, np.uint8)
+        self._stamp_first = bound(frames.stamp_first, some, 0, 0, some, 0, 0, 0, self._told)
 
     def __len__(self) -> int:
         return self._unanswered.count
@@ -80,6 +85,28 @@ class Transactions:
             data = bytes(buffer.view[starts[first] : starts[first + taken]])
             self._put(Entry(connection, data, taken))
         return taken
+
+    def take_first(
+        self, buffer: FrameBuffer, kinds: Bytes, count_max: int, session: int, connection: int
+    ) -> tuple[int, int]:
+        """Take the transactions that a buffer begins with, as far as there is room: where the first
+        byte is that was not taken, and how many.
+        """
+        told = self._told
+        end = self._stamp_first(
+            buffer.array,
+            buffer.end,
+            buffer.payload_bytes_max,
+            kinds,
+            session,
+            connection,
+            min(count_max, self._unanswered.room()),
+            told,
+        )
+        count = told.item(0)
+        if count:
+            self._put(Entry(connection, bytes(buffer.view[:end]), count))
+        return end, count
 
     def call(self, operation: int, arguments: list[Any], connection: int = OWN) -> bool:
         """Call an operation for the gateway itself. False when there is no room."""
