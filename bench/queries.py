@@ -34,6 +34,14 @@ from diptych.testing import running
 ACCOUNTS = 1_000
 SHAPES = ((50, 32), (1, 1))
 START_S = 10.0
+COLUMNS = (
+    *("connections x in flight", "way", "calls/s", "calls/s, of Redis", "p50 us", "p50, of Redis"),
+    *("p99 us", "staleness p99 ms"),
+)
+FIGURES = (
+    *(("per_s", 0), ("of_redis", 2), ("p50_us", 0), ("p50_of_redis", 2), ("p99_us", 0)),
+    ("staleness_p99_ms", 1),
+)
 
 app = App("points")
 
@@ -78,17 +86,24 @@ def main() -> int:
         print(json.dumps({"machine": machine(), "runs": arguments.runs, "rows": rows}))
         return 0
     print(f"{machine()}; medians of {arguments.runs}\n")
-    print("| connections x in flight | way | calls/s | p50 us | p99 us | calls/s, share of Redis |")
-    print("| --- " * 6 + "|")
+    print("| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|")
     for row in rows:
         for way, found in row["ways"].items():
             shape = f"{row['connections']} x {row['in_flight']}"
-            share = f"{found['of_redis']:.2f}" if "of_redis" in found else ""
-            print(
-                f"| {shape} | {way} | {found['per_s']:,.0f} | {found['p50_us']:,.0f} "
-                f"| {found['p99_us']:,.0f} | {share} |"
-            )
+            cells = (shape, way, *(cell(found, *each) for each in FIGURES))
+            print("| " + " | ".join(cells) + " |")
     return 0
+
+
+def cell(found: dict[str, list[float]], name: str, digits: int) -> str:
+    """The median, with the least and the most."""
+    values = found.get(name)
+    if not values:
+        return ""
+    least, middle, most = (
+        f"{value:,.{digits}f}" for value in (min(values), statistics.median(values), max(values))
+    )
+    return f"{middle} ({least}..{most})" if len(values) > 1 else middle
 
 
 def measured(
@@ -107,6 +122,7 @@ def measured(
             "per_s": load["transactions_rate"],
             "p50_us": latency_us["p50"],
             "p99_us": latency_us["p99"],
+            "staleness_p99_ms": load["server_after"]["queries"]["staleness_us"]["p99"] / 1000,
         }
     if port is not None:
         resp = str(Path(__file__).with_name("resp.py"))
@@ -125,16 +141,13 @@ def run(*words: str) -> Any:
 
 
 def told(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Medians, and of ratios within a round."""
-    ways: dict[str, dict[str, float]] = {}
+    """Each round's figures, and ratios within it."""
+    ways: dict[str, dict[str, list[float]]] = {}
     for way in rounds[0]:
-        ways[way] = {
-            name: statistics.median(each[way][name] for each in rounds) for name in rounds[0][way]
-        }
+        ways[way] = {name: [each[way][name] for each in rounds] for name in rounds[0][way]}
         if "redis" in rounds[0]:
             for name, share in (("per_s", "of_redis"), ("p50_us", "p50_of_redis")):
-                ratios = [each[way][name] / each["redis"][name] for each in rounds]
-                ways[way][share] = statistics.median(ratios)
+                ways[way][share] = [each[way][name] / each["redis"][name] for each in rounds]
     return {"ways": ways}
 
 

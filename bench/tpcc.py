@@ -50,14 +50,23 @@ def main() -> int:
         for system in arguments.systems:
             runs[system].append(measured(system, arguments))
     rows = [
-        {"system": system, "runs": arguments.runs} | medians(each) for system, each in runs.items()
+        {"system": system, "runs": arguments.runs}
+        | medians(each)
+        | ratios(runs.get("compiled", []), each)
+        for system, each in runs.items()
     ]
     if arguments.json:
         print(json.dumps({"machine": machine(), "rows": rows}))
         return 0
     print(f"{machine()}; {arguments.connections} connections x {arguments.in_flight} in flight\n")
     columns = (
-        *("system", "transactions/s", "tpmC", *(f"{name} p50 / p99 ms" for name in OPERATIONS)),
+        *(
+            "system",
+            "transactions/s",
+            "compiled is",
+            "tpmC",
+            *(f"{name} p50 / p99 ms" for name in OPERATIONS),
+        ),
         *("more queries/s", "staleness p50 / p99 ms", "pause p50 / p99 ms"),
         *("pages a transaction", "conditions"),
     )
@@ -66,7 +75,8 @@ def main() -> int:
         served = row["system"] != "SQLite"
         shown = [
             row["system"],
-            f"{row['transactions_per_s']:,.0f}",
+            spread(row, "transactions_per_s", 0),
+            spread(row, "compiled_is", 1),
             f"{row['tpmc']:,.0f}",
             *(f"{row[f'{n}_p50_ms']:.2f} / {row[f'{n}_p99_ms']:.1f}" for n in OPERATIONS),
             f"{row['queries_per_s']:,.0f}" if served else "-",
@@ -139,6 +149,29 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
     found["transactions_per_s_least"] = min(run["transactions_per_s"] for run in runs)
     found["transactions_per_s_most"] = max(run["transactions_per_s"] for run in runs)
     return found
+
+
+def ratios(compiled: list[dict[str, float]], runs: list[dict[str, float]]) -> dict[str, float]:
+    """How many times as fast the compiled lane was than this one, in the same round."""
+    found = [
+        one["transactions_per_s"] / other["transactions_per_s"]
+        for one, other in zip(compiled, runs, strict=False)
+    ]
+    if not found:
+        return {}
+    return {
+        "compiled_is": statistics.median(found),
+        "compiled_is_least": min(found),
+        "compiled_is_most": max(found),
+    }
+
+
+def spread(row: dict[str, Any], name: str, digits: int) -> str:
+    """The median, with the least and the most."""
+    if name not in row:
+        return ""
+    middle, least, most = (f"{row[name + end]:,.{digits}f}" for end in ("", "_least", "_most"))
+    return f"{middle} ({least}..{most})" if row["runs"] > 1 else middle
 
 
 def machine() -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.suite.goals import COLUMNS, goal_rows
 from bench.suite.measure import Figure
 from bench.suite.plots import Plot, draw
 
@@ -66,14 +67,18 @@ class Report:
             told.name: [path for plot in told.result.plots if (path := draw(plot, directory))]
             for told in self.sections
         }
-        (directory / "report.md").write_text("\n".join(self._lines(drawn)) + "\n")
-        (directory / "report.json").write_text(json.dumps(self._data(), indent=1, default=_plain))
+        data = json.dumps(self._data(), indent=1, default=_plain)
+        judged = goal_rows(json.loads(data)["sections"], os.cpu_count() or 1)
+        lines = self._lines(drawn, Table("", COLUMNS, [row for row in judged if row[3]]))
+        (directory / "report.md").write_text("\n".join(lines) + "\n")
+        (directory / "report.json").write_text(data)
 
     def _data(self) -> dict[str, Any]:
         return {
             "command": self.command,
             "began": self.began,
             "machine": machine(),
+            "cpus": os.cpu_count(),
             "versions": self.versions,
             "skipped": self.skipped,
             "sections": {
@@ -89,7 +94,7 @@ class Report:
             },
         }
 
-    def _lines(self, drawn: dict[str, list[Path]]) -> Iterable[str]:
+    def _lines(self, drawn: dict[str, list[Path]], judged: Table) -> Iterable[str]:
         yield from ("# Benchmark report", "")
         yield f"`{self.command}`, {self.began}, on {machine()}."
         yield from ("", *READING.splitlines(), "")
@@ -97,6 +102,8 @@ class Report:
         yield from (f"- {name}: left out, {why}" for name, why in self.skipped.items())
         if any(told.result.plots for told in self.sections) and not any(drawn.values()):
             yield "- No plots: matplotlib is not installed (`pip install 'diptych[bench]'`)."
+        if judged.rows:
+            yield from ("", "## Goals", "", *GOALS.splitlines(), "", *table_lines(judged))
         for told in self.sections:
             yield from ("", f"## {told.title}", "", *told.about.splitlines(), "")
             yield f"Command: `{told.command}` ({told.seconds:.0f} s)."
@@ -113,6 +120,8 @@ READING = """\
 Ratios are the claims: of figures of the same round, with all subjects in turn, as the median over
 the rounds and, in brackets, the least and the most. Absolute figures are of this machine at that
 time; load generator and system share its processors."""
+GOALS = """\
+*floor*: what must hold; *aim*: what would be fine. By the medians of this run's figures below."""
 
 
 def table_lines(table: Table) -> Iterable[str]:

@@ -2,15 +2,18 @@
 
 The rules are those of `examples/exchange/app.py`, as far as the flow uses them. Objects have slots,
 a price level is a dict in order of arrival. Nothing is undone, so everything is checked first.
+What the average price is made of also lies in arrays, so that numpy adds it up.
 Knows nothing of sockets.
 """
 
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from sortedcontainers import SortedDict
 
 PRICE_MAX, QUANTITY_MAX = 10**8, 5 * 10**10
@@ -78,13 +81,22 @@ class Half:
 
 
 class Market:
-    __slots__ = ("halves", "last_trade", "lot", "tick", "trades")
+    __slots__ = ("halves", "last_trade", "lot", "prices", "quantities", "tick", "trades")
 
     def __init__(self, tick: int, lot: int) -> None:
         self.tick, self.lot, self.last_trade = tick, lot, 0
         self.halves = {1: Half(), -1: Half()}
         # number, price, quantity, buyer, seller, time in ns, the trade before
         self.trades: list[tuple[int, int, int, int, int, int, int]] = []
+        self.prices, self.quantities = array("q"), array("q")  # of the same trades
+
+    def record(
+        self, number: int, price: int, quantity: int, buyer: int, seller: int, time_ns: int
+    ) -> None:
+        self.trades.append((number, price, quantity, buyer, seller, time_ns, self.last_trade))
+        self.prices.append(price)
+        self.quantities.append(quantity)
+        self.last_trade = number
 
 
 class Exchange:
@@ -174,7 +186,7 @@ class Exchange:
         """Fill against the other side, best price first, then oldest. How much was filled."""
         half = market.halves[-side]
         left, cost = quantity, 0
-        accounts, trades = self.accounts, market.trades
+        accounts, record = self.accounts, market.record
         now_ns = time.time_ns()
         while left and half.best is not None and half.best <= rank_max:
             number, maker = next(iter(half.levels[half.best].items()))
@@ -192,8 +204,7 @@ class Exchange:
                 owner.holdings.setdefault(symbol, Holding()).shares += fill
                 buyer, seller = maker.account, account
             self.last_trade += 1
-            trades.append((self.last_trade, price, fill, buyer, seller, now_ns, market.last_trade))
-            market.last_trade = self.last_trade
+            record(self.last_trade, price, fill, buyer, seller, now_ns)
             left -= fill
             cost += price * fill
             maker.remaining -= fill
@@ -226,20 +237,18 @@ class Exchange:
 
     def vwap(self, symbol: str) -> tuple[int, int, float | None]:
         """Number, volume and volume-weighted average price of all trades in a symbol."""
-        volume = turnover = 0
-        trades = self.markets[symbol].trades
-        for _, price, quantity, *_ in trades:
-            volume += quantity
-            turnover += price * quantity
-        return len(trades), volume, turnover / volume if volume else None
+        market = self.markets[symbol]
+        prices, quantities = np.asarray(market.prices), np.asarray(market.quantities)
+        volume = int(quantities.sum())
+        turnover = float(prices.astype(np.float64) @ quantities)
+        return len(prices), volume, turnover / volume if volume else None
 
     def preload(self, symbol: str, trades: Iterator[tuple[int, int, int, int]]) -> None:
         """Record trades that never happened: price, quantity, buyer, seller."""
         market = self.markets[symbol]
         for each in trades:
             self.last_trade += 1
-            market.trades.append((self.last_trade, *each, 0, market.last_trade))
-            market.last_trade = self.last_trade
+            market.record(self.last_trade, *each, 0)
 
     def holdings(self) -> list[tuple[int, int, int, list[tuple[str, int, int]]]]:
         """Every account's number, cash, what of it is reserved, and its shares likewise."""

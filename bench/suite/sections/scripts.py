@@ -98,6 +98,14 @@ SCRIPTS = (
         ("--quick",),
     ),
     Script(
+        "load",
+        "What tracking and syncs cost a writer at full load, by the size of its data",
+        "The engine alone, tracked and synced or not, in turn; *on*, *off*: with and without both.",
+        "sync_load.py",
+        ("--sizes", "10000,100000,1000000", "--rounds", "5"),
+        ("--quick",),
+    ),
+    Script(
         "store",
         "The store's operations",
         "Nanoseconds an operation, systems in turn, in this process.",
