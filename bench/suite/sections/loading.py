@@ -26,6 +26,7 @@ def settings_of(options: Options, shape: tuple[int, int], **more: Any) -> LoadSe
             in_flight=in_flight,
             duration_s=options.seconds,
             warmup_s=options.warmup_s,
+            cycle_calls=options.cycle_calls,
             setup=False,
         ),
         **more,
