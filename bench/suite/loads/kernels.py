@@ -52,7 +52,7 @@ RESP, POSTGRES, IPROTO = 0, 1, 2
 
 HOLE_BYTES = 8  # a hole for a number, highest byte first
 HOLE_DIGITS = 12  # and in RESP, as text
-MINUS, STAR, NEWLINE, ZERO = 45, 42, 10, 48
+DOLLAR, MINUS, STAR, NEWLINE, ZERO = 36, 45, 42, 10, 48
 ROW, DONE, FAILED = 68, 90, 69  # PostgreSQL's DataRow, ReadyForQuery, ErrorResponse
 COUNT_AT = 30  # of an iproto reply: behind size, header and the body's key
 ARRAY_HEADER = 0xDD
@@ -156,11 +156,16 @@ def number_in(data: Any, position: int) -> int:
 
 @kernel
 def find_resp(shared: Any, data: Any, position: int, have: int) -> int:
-    """RESP: a line, or `*n` and n lines; no texts with lengths. Where it ends, or -1."""
+    """RESP: a line, a text with its length, or `*n` and n lines. Where it ends, or -1."""
     end = line_end(data, position, have)
     if end < 0:
         return -1
     first = position
+    if data[position] == DOLLAR:
+        if data[position + 1] != MINUS:  # -1: there is none
+            end += number_in(data, position) + 2
+        if end > have:
+            return -1
     if data[position] == STAR:
         first = end
         for _ in range(number_in(data, position)):
