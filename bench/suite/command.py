@@ -19,11 +19,9 @@ from bench.suite.report import Report, Result, Told
 from bench.suite.sections import analytics, durable, orders
 from bench.suite.sections.scripts import SCRIPTS
 
-from diptych.loadtest import LoadSettings
-
 EPILOG = """\
 The whole suite takes 2 minutes with --quick and 15 without, on two quiet cores with everything
-compiled before. For figures to publish: --rounds 5 --seconds 3, about twice as long.
+compiled before. For figures to publish: --rounds 5 --seconds 3, three times as long.
 
 sections (all of them, unless named):
 {sections}
@@ -92,10 +90,10 @@ def options_of(arguments: argparse.Namespace, directory: Path, peers: list[Peer]
         directory=directory,
         peers=peers,
         rounds=arguments.rounds or (1 if small else 3),
-        seconds=arguments.seconds or (0.3 if small else 1.5),
+        seconds=arguments.seconds or (0.3 if small else 1.0),
         warmup_s=0.1 if small else 0.5,
         trades=arguments.trades or (20_000 if small else 1_000_000),
-        cycle_calls=500 if small else LoadSettings.cycle_calls,
+        cycle_calls=500 if small else 2_000,
         quick=small,
     )
 
@@ -113,7 +111,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="to see that it runs; figures say nothing"
     )
     parser.add_argument("--rounds", type=int, help="of everything, in turn (3)")
-    parser.add_argument("--seconds", type=float, help="of each load (1.5)")
+    parser.add_argument("--seconds", type=float, help="of each load (1)")
     parser.add_argument("--trades", type=int, help="preloaded for the analytic query (1000000)")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="only these beside Diptych")
     parser.add_argument("--directory", type=Path, help="where data is written (temporary files)")
