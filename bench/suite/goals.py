@@ -169,7 +169,7 @@ def goal_rows(sections: Sections, cpus: int) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for goal in goals(cpus):
         found = goal.find(sections)
-        wanted = f"at {'most' if goal.most else 'least'} {goal.bound:,g}"
+        wanted = f"at {'most' if goal.most else 'least'} {short(goal.bound)}"
         if found is None:
             rows.append((goal.about, goal.kind, wanted, "", "not measured"))
         else:
