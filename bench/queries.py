@@ -31,6 +31,7 @@ from typing import Any
 from diptych import App, Db, key
 from diptych.testing import running
 
+ROOT = Path(__file__).resolve().parents[1]
 ACCOUNTS = 1_000
 SHAPES = ((50, 32), (1, 1))
 START_S = 10.0
@@ -125,8 +126,8 @@ def measured(
             "staleness_p99_ms": load["server_after"]["queries"]["staleness_us"]["p99"] / 1000,
         }
     if port is not None:
-        resp = str(Path(__file__).with_name("resp.py"))
-        found["redis"] = run(resp, str(port), *shape, *seconds)("--keys", str(ACCOUNTS))
+        keys = ("--keys", str(ACCOUNTS))
+        found["redis"] = run("-m", "bench.resp", str(port), *shape, *seconds)(*keys)
     return found
 
 
@@ -135,7 +136,8 @@ def run(*words: str) -> Any:
 
     def told_by(*more: str) -> Any:
         command = [sys.executable, *words, *more]
-        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+        return json.loads(done.stdout)
 
     return told_by
 

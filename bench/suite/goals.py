@@ -169,7 +169,7 @@ def goal_rows(sections: Sections, cpus: int) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for goal in goals(cpus):
         found = goal.find(sections)
-        wanted = f"at {'most' if goal.most else 'least'} {goal.bound:,g}"
+        wanted = f"at {'most' if goal.most else 'least'} {short(goal.bound)}"
         if found is None:
             rows.append((goal.about, goal.kind, wanted, "", "not measured"))
         else:
@@ -181,9 +181,12 @@ def goal_rows(sections: Sections, cpus: int) -> list[tuple[str, ...]]:
 def main(paths: list[str]) -> int:
     """Print the goals of some reports together. 1 when a floor that was measured is missed."""
     sections: Sections = {}
-    cpus = 0
+    cpus = 1
     for path in paths:
         data = json.loads(Path(path).read_text())
+        if not data["judged"]:
+            print(f"{path} is of a quick run, whose figures say nothing", file=sys.stderr)
+            continue
         sections |= data["sections"]
         cpus = data["cpus"]
     rows = goal_rows(sections, cpus)

@@ -14,10 +14,11 @@ class Options:
 
     directory: Path
     peers: list[Peer]
-    rounds: int = 5
-    seconds: float = 3.0
-    warmup_s: float = 0.5
-    trades: int = 1_000_000
+    rounds: int
+    seconds: float
+    warmup_s: float
+    trades: int
+    cycle_calls: int
     shapes: tuple[tuple[int, int], ...] = ((50, 32), (8, 500))
     quick: bool = False
 

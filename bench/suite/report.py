@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
+    rows: Sequence[tuple[Cell, ...]]
 
 
 @dataclass
@@ -54,10 +54,13 @@ class Told:
 
 @dataclass
 class Report:
+    """`judged`: the run is large enough that its figures say which goals are met."""
+
     command: str
     began: str
     versions: dict[str, str]
     skipped: dict[str, str]
+    judged: bool = True
     sections: list[Told] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
@@ -68,8 +71,9 @@ class Report:
             for told in self.sections
         }
         data = json.dumps(self._data(), indent=1, default=_plain)
-        judged = goal_rows(json.loads(data)["sections"], os.cpu_count() or 1)
-        lines = self._lines(drawn, Table("", COLUMNS, [row for row in judged if row[3]]))
+        sections = json.loads(data)["sections"] if self.judged else {}
+        judged = [row for row in goal_rows(sections, os.cpu_count() or 1) if row[3]]
+        lines = self._lines(drawn, Table("", COLUMNS, judged))
         (directory / "report.md").write_text("\n".join(lines) + "\n")
         (directory / "report.json").write_text(data)
 
@@ -79,6 +83,7 @@ class Report:
             "began": self.began,
             "machine": machine(),
             "cpus": os.cpu_count(),
+            "judged": self.judged,
             "versions": self.versions,
             "skipped": self.skipped,
             "sections": {

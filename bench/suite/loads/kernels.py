@@ -1,4 +1,4 @@
-"""The loops of `diptych.loadtest.kernels`, for protocols whose replies come in order of the calls.
+"""What `diptych.loadtest.kernels` needs for protocols whose replies come in order of the calls.
 
 The arrays are those, `shared` with a few more words: what protocol is spoken, and what the reply
 that was found last says. A reply is a result or a refusal; of a result only its first int matters,
@@ -10,19 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from diptych.kernel import kernel
+from diptych.loadtest import kernels as loops
 from diptych.loadtest.kernels import (
     ANSWERED,
     ASKED,
-    ATTENTION,
     CALLS,
     COUNT_FROM_NS,
     COUNT_UNTIL_NS,
-    FD,
     FIRST,
     FIRST_DUE_NS,
     GAP_NS,
     HAVE,
-    LOST,
     REFUSALS,
     REFUSED_BYTES,
     REJECTED,
@@ -30,16 +28,11 @@ from diptych.loadtest.kernels import (
     RESULTS,
     SENT,
     SHARED_WORDS,
-    UNSENT,
-    UNSENT_STOP,
     WINDOW,
-    WRITABLE,
-    flush,
-    lose,
     read_int,
+    spoken,
 )
 from diptych.loadtest.latency import bin_of
-from diptych.serving.system_calls import AGAIN, monotonic_ns, receive
 
 # More words of `shared`.
 PROTOCOL = SHARED_WORDS
@@ -52,7 +45,7 @@ RESP, POSTGRES, IPROTO = 0, 1, 2
 
 HOLE_BYTES = 8  # a hole for a number, highest byte first
 HOLE_DIGITS = 12  # and in RESP, as text
-MINUS, STAR, NEWLINE, ZERO = 45, 42, 10, 48
+DOLLAR, MINUS, STAR, NEWLINE, ZERO = 36, 45, 42, 10, 48
 ROW, DONE, FAILED = 68, 90, 69  # PostgreSQL's DataRow, ReadyForQuery, ErrorResponse
 COUNT_AT = 30  # of an iproto reply: behind size, header and the body's key
 ARRAY_HEADER = 0xDD
@@ -101,33 +94,6 @@ def write_calls(
 
 
 @kernel
-def offer(
-    row: Any,
-    shared: Any,
-    frames: Any,
-    starts: Any,
-    holes: Any,
-    results: Any,
-    due_ns: Any,
-    out: Any,
-    now_ns: int,
-) -> None:
-    """Send what is due and fits in the window."""
-    if row[LOST] or row[UNSENT] < row[UNSENT_STOP] or now_ns >= shared[COUNT_UNTIL_NS]:
-        return
-    count = row[WINDOW] - (row[SENT] - row[ANSWERED])
-    if row[GAP_NS]:
-        due = max(0, (now_ns - row[FIRST_DUE_NS]) // row[GAP_NS] + 1)
-        count = min(count, due - row[SENT])
-    if count > 0:
-        row[UNSENT] = 0
-        row[UNSENT_STOP] = write_calls(
-            row, shared, frames, starts, holes, results, due_ns, out, count, now_ns
-        )
-        flush(row, shared, out)
-
-
-@kernel
 def read_big(data: Any, at: int, size: int) -> int:
     value = 0
     for i in range(size):
@@ -156,11 +122,16 @@ def number_in(data: Any, position: int) -> int:
 
 @kernel
 def find_resp(shared: Any, data: Any, position: int, have: int) -> int:
-    """RESP: a line, or `*n` and n lines; no texts with lengths. Where it ends, or -1."""
+    """RESP: a line, a text with its length, or `*n` and n lines. Where it ends, or -1."""
     end = line_end(data, position, have)
     if end < 0:
         return -1
     first = position
+    if data[position] == DOLLAR:
+        if data[position + 1] != MINUS:  # -1: there is none
+            end += number_in(data, position) + 2
+        if end > have:
+            return -1
     if data[position] == STAR:
         first = end
         for _ in range(number_in(data, position)):
@@ -219,6 +190,12 @@ def find(shared: Any, data: Any, position: int, have: int) -> int:
 
 
 @kernel
+def replies_most(row: Any, data: Any) -> int:
+    """Only what was asked for is answered."""
+    return row[WINDOW]  # type: ignore[no-any-return]
+
+
+@kernel
 def take_replies(
     row: Any,
     shared: Any,
@@ -269,91 +246,7 @@ def take_replies(
     row[HAVE] = rest
 
 
-@kernel
-def serve(
-    found: Any,
-    begin: int,
-    count: int,
-    row_of: Any,
-    rows: Any,
-    inputs: Any,
-    outputs: Any,
-    shared: Any,
-    frames: Any,
-    starts: Any,
-    holes: Any,
-    watched: Any,
-    results: Any,
-    due_ns: Any,
-    counts: Any,
-    latencies: Any,
-    refusals: Any,
-    refused: Any,
-    clock: Any,
-) -> int:
-    """Take replies of connections that are ready, and send their next calls; see there."""
-    for i in range(begin, count):
-        fd = found[i, 0]
-        number = row_of[fd] if fd < len(row_of) else -1
-        if number < 0:
-            continue
-        row, data, out = rows[number], inputs[number], outputs[number]
-        if (
-            len(refused) - shared[REFUSED_BYTES] < len(data)
-            or len(refusals) - shared[REFUSALS] < row[WINDOW]
-        ):
-            return i
-        if found[i, 1] & WRITABLE:
-            shared[ATTENTION] = 1
-            flush(row, shared, out)
-        now_ns = monotonic_ns(clock)
-        if found[i, 1] & ~WRITABLE and not row[LOST]:
-            have = row[HAVE]
-            came = receive(row[FD], data.ctypes.data + have, len(data) - have)
-            if came > 0:
-                row[HAVE] += came
-                take_replies(
-                    row,
-                    shared,
-                    data,
-                    watched,
-                    results,
-                    due_ns,
-                    counts,
-                    latencies,
-                    refusals,
-                    refused,
-                    now_ns,
-                )
-            elif came != AGAIN:
-                lose(row)
-                shared[ATTENTION] = 1
-        offer(row, shared, frames, starts, holes, results, due_ns, out, now_ns)
-    return count
-
-
-@kernel
-def offer_all(
-    rows: Any,
-    outputs: Any,
-    shared: Any,
-    frames: Any,
-    starts: Any,
-    holes: Any,
-    results: Any,
-    due_ns: Any,
-    now_ns: int,
-) -> None:
-    """Send what is due on every connection."""
-    for number in range(len(rows)):
-        offer(
-            rows[number],
-            shared,
-            frames,
-            starts,
-            holes,
-            results,
-            due_ns,
-            outputs[number],
-            now_ns,
-        )
+# Over the kernels above.
+offer = spoken(loops.offer, globals())
+serve = spoken(loops.serve, globals())
+offer_all = spoken(loops.offer_all, globals())

@@ -66,8 +66,6 @@ class Peer(ABC):
     durabilities: tuple[str, ...] = ("none",)
     warmup_factor = 1.0
     """Slow systems warm up longer: until the first orders are old enough there are no cancels."""
-    why_not_beside = ""
-    """Why no query can run beside transactions; empty where one can."""
 
     def missing(self) -> str | None:
         """Why it can't run here, None when it can."""

@@ -31,11 +31,7 @@ def run(options: Options) -> Result:
         subjects: dict[str, Subject] = {}
         rates: dict[str, float] = {}
         names: list[str] = []
-        notes: list[str] = []
         for peer in options.peers:
-            if peer.why_not_beside:
-                notes.append(f"{peer.name} is left out: {peer.why_not_beside}")
-                continue
             path = stack.enter_context(tempfile.TemporaryDirectory(dir=options.directory))
             served = stack.enter_context(peer.open(Path(path)))
             served.setup(flow().setup())
@@ -75,7 +71,7 @@ def run(options: Options) -> Result:
             [query_row(rounds, name) for name in names],
         ),
     ]
-    return Result(tables, notes + failures(rounds), [plot(rounds, names)], rounds.taken)
+    return Result(tables, failures(rounds), [plot(rounds, names)], rounds.taken)
 
 
 def measured(served: Served, options: Options, case: str, rate: float) -> Figures:

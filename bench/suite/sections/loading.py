@@ -26,6 +26,8 @@ def settings_of(options: Options, shape: tuple[int, int], **more: Any) -> LoadSe
             in_flight=in_flight,
             duration_s=options.seconds,
             warmup_s=options.warmup_s,
+            # Cancels begin late in a cycle where many calls are in flight.
+            cycle_calls=max(options.cycle_calls, 8 * in_flight),
             setup=False,
         ),
         **more,

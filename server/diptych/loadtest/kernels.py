@@ -4,10 +4,14 @@ All connections of one kind lie in a few arrays: `rows` has one of them each (wo
 of all their cycles stand one after the other. Called once a wakeup with everything that is ready.
 Nothing is decoded here but the int that a later call waits for; refusals are copied to `refused`,
 to be looked at afterwards.
+
+`offer`, `serve` and `offer_all` know no protocol: that is for `write_calls`, `replies_most` and
+`take_replies`. A load on servers that speak another one has those of its own, see `spoken`.
 """
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 from diptych.kernel import kernel
@@ -182,6 +186,12 @@ def offer(
 
 
 @kernel
+def replies_most(row: Any, data: Any) -> int:
+    """So many replies an input holds at the most, also ones that nobody asked for."""
+    return len(data) // HEADER_BYTES
+
+
+@kernel
 def take_replies(
     row: Any,
     shared: Any,
@@ -283,10 +293,9 @@ def serve(
         if number < 0:
             continue
         row, data, out = rows[number], inputs[number], outputs[number]
-        if (
-            len(refused) - shared[REFUSED_BYTES] < len(data)
-            or len(refusals) - shared[REFUSALS] < len(data) // HEADER_BYTES
-        ):
+        if len(refused) - shared[REFUSED_BYTES] < len(data) or len(refusals) - shared[
+            REFUSALS
+        ] < replies_most(row, data):
             return i
         if found[i, 1] & WRITABLE:
             shared[ATTENTION] = 1
@@ -342,3 +351,15 @@ def offer_all(
             outputs[number],
             now_ns,
         )
+
+
+def spoken(loop: Any, protocol: dict[str, Any]) -> Any:
+    """`loop`, one of this module's kernels, over what another module's globals have in its place.
+
+    It counts as that module's own, so that what is kept of it on disk is not taken for this one's.
+    """
+    function = getattr(loop, "py_func", loop)
+    code = function.__code__.replace(co_filename=protocol["__file__"])
+    made = FunctionType(code, function.__globals__ | protocol, function.__name__)
+    made.__annotations__ = function.__annotations__
+    return kernel(made)

@@ -92,6 +92,18 @@ def test_goals_in_a_report_and_of_several(
     assert json.loads(Path(paths[0]).read_text())["cpus"]
 
 
+def test_a_quick_run_says_nothing_of_goals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report("command", "now", {}, {}, judged=False)
+    result = Result([Table("", ("system", "transactions/s"), [("compiled", "48,000")])])
+    report.sections.append(Told("tpcc", "tpcc", "About.", "again", 1.0, result))
+    report.write(tmp_path)
+    assert "Goals" not in (tmp_path / "report.md").read_text()
+    assert main([str(tmp_path / "report.json")]) == 0
+    assert "48,000" not in capsys.readouterr().out
+
+
 def test_the_columns_that_goals_are_read_from_exist() -> None:
     """Each goal's table and column is one that a section or a script writes."""
     bench = Path(__file__).resolve().parents[3] / "bench"

@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from bench.suite.command import SECTIONS, main
+from bench.suite.loads import kernels
 from bench.suite.measure import Figure, Figures, in_turn
 from bench.suite.peers.asyncio_exchange import Exchange, Refused
 from bench.suite.peers.asyncio_peer import Asyncio
@@ -198,3 +200,24 @@ def test_the_command(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "report.json").read_text())
     (section,) = told["sections"].values()
     assert [row[0] for row in section["tables"][0]["rows"]] == ["Diptych", "asyncio"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "ok", "value"),
+    [
+        (b"+OK\r\n", 1, 0),
+        (b":12\r\n", 1, 12),
+        (b"*2\r\n:7\r\n:8\r\n", 1, 7),
+        (b"$4\r\n1000\r\n", 1, 4),
+        (b"$-1\r\n", 1, 0),
+        (b"-ERR no\r\n", 0, 0),
+    ],
+)
+def test_where_a_reply_of_redis_ends(reply: bytes, ok: int, value: int) -> None:
+    shared = np.zeros(kernels.WORDS, np.int64)
+    data = np.frombuffer(b"??" + reply + b"$1\r\nx\r\n", np.uint8)
+    end = 2 + len(reply)
+    assert kernels.find_resp(shared, data, 2, len(data)) == end
+    assert (shared[kernels.OK], shared[kernels.VALUE]) == (ok, value)
+    for have in range(2, end):
+        assert kernels.find_resp(shared, data, 2, have) == -1
