@@ -47,6 +47,15 @@ class Burst(Wire):
         self.send(b"".join(frames))
         return self.answers(first, len(calls))
 
+    def sees_its_own_writes(self) -> None:
+        """Assert it, of accounts 11 and 12."""
+        for _ in range(30):
+            self.call(Kind.TRANSACTION, self.numbers["transfer"], [11, 12, 1])
+            header, left = self.frame()
+            calls = [("point", 11)] * 5
+            found = self.burst(*calls, at_least=header.sequence, history=self.history)
+            assert found == [left] * 5
+
     def answers(self, first: int, count: int) -> list[Any]:
         found: dict[int, Any] = {}
         while len(found) < count:

@@ -293,9 +293,8 @@ def serve(
         if number < 0:
             continue
         row, data, out = rows[number], inputs[number], outputs[number]
-        if len(refused) - shared[REFUSED_BYTES] < len(data) or len(refusals) - shared[
-            REFUSALS
-        ] < replies_most(row, data):
+        room_bytes, room = len(refused) - shared[REFUSED_BYTES], len(refusals) - shared[REFUSALS]
+        if room_bytes < len(data) or room < replies_most(row, data):
             return i
         if found[i, 1] & WRITABLE:
             shared[ATTENTION] = 1

@@ -15,13 +15,15 @@ import numpy as np
 
 from diptych.app import App
 from diptych.engine.lane import compiled_for
+from diptych.engine.queries import Queries
 from diptych.kernel import ready
 from diptych.serving import bundles, channel
 from diptych.serving.bundles import QUERIES_MAX, Answers, Mark, Progress, bundle
 from diptych.serving.connection import QUERIES_WAIT, Connection
 from diptych.serving.frames import PROMPT_QUERY, QUICK_QUERY, Words
+from diptych.serving.images import Images
 from diptych.serving.links import readdressed
-from diptych.serving.prompt import Images, Prompt
+from diptych.serving.prompt import Prompt
 from diptych.serving.queries import BUNDLED, Failed, Query
 from diptych_client.errors import Busy, HistoryChanged
 from diptych_client.protocol import HEADER, Kind
@@ -56,10 +58,8 @@ class Asked:
         if compiled is not None and images is not None and compiled.prompt:
             for operation in compiled.prompt:
                 gateway.greeter.kinds[operation] = PROMPT_QUERY
-            opened = images.open(app, gateway.settings.capacities)
+            opened = Queries(app, images.open(), gateway.settings.capacities)
             self._prompt = Prompt(compiled, opened, gateway.greeter.kinds)
-            self._compiled -= compiled.prompt  # never sorted anew
-        self._bundled = compiled.queries if compiled else frozenset()
 
     def take(self, connection: Connection, frame: memoryview) -> None:
         """Take one query."""
@@ -72,7 +72,7 @@ class Asked:
             self.gateway.counts.refused += 1
             connection.fail(operation, request, Busy(QUERIES_WAIT))
             return
-        token, bundled = self.gateway.queries.token(), operation in self._bundled
+        token, bundled = self.gateway.queries.token(), operation in self._compiled
         ours = bundle(token, 1, frame) if bundled else readdressed(frame, token, 0)
         now = time.monotonic_ns()
         query = Query(
@@ -200,8 +200,9 @@ class Asked:
     def _sort_operations(self) -> None:
         """Compiled queries that are known to be quick travel in bundles."""
         for operation in self.gateway.queries.changed & self._compiled:
-            quick = self.gateway.queries.is_quick(operation)
-            self.gateway.greeter.kinds[operation] = QUICK_QUERY if quick else Kind.QUERY
+            if self.gateway.greeter.kinds[operation] != PROMPT_QUERY:
+                quick = self.gateway.queries.is_quick(operation)
+                self.gateway.greeter.kinds[operation] = QUICK_QUERY if quick else Kind.QUERY
         self.gateway.queries.changed.clear()
 
     def mark_of(self, number: int) -> Mark:

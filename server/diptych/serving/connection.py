@@ -262,25 +262,19 @@ class Connection(asyncio.BufferedProtocol):
     def _pass_on(self) -> None:
         """The same, shorter, for a read that is nothing but transactions."""
         buffer, gateway = self.buffer, self.gateway
-        room = gateway.settings.limits.transactions_in_flight - self.transactions
-        if not gateway.draining and room > 0:
-            end, count = gateway.take_first(self, room)
-            self.transactions += count
-            if end == buffer.end:
-                buffer.end = 0
-                return
+        if not gateway.draining and gateway.takes_no_transactions() is None:
+            end, _ = self._take_bytes(0, buffer.end)
             buffer.drop(end)
-        self._requests()
+        if buffer.end:
+            self._requests()
 
     def _answer_at_once(self) -> None:
         """The same for a read that is nothing but prompt queries."""
         buffer = self.buffer
-        answered = 0 if self.gateway.draining else self._answer(0, buffer.end)
-        if answered == buffer.end:
-            buffer.end = 0
-            return
-        buffer.drop(answered)
-        self._requests()
+        if not self.gateway.draining:
+            buffer.drop(self._answer(0, buffer.end))
+        if buffer.end:
+            self._requests()
 
     def _take(self, group: int, first: int, number: int) -> None:
         if group == Kind.PING:
@@ -317,15 +311,23 @@ class Connection(asyncio.BufferedProtocol):
         if refusal is not None:
             self._refuse(first, number, refusal)
             return
-        room = self.gateway.settings.limits.transactions_in_flight - self.transactions
-        taken = self.gateway.take(self, first, min(room, number)) if room > 0 else 0
-        self.transactions += taken
+        starts = self.buffer.starts
+        _, taken = self._take_bytes(int(starts[first]), int(starts[first + number]))
         if taken < number:
-            if taken < room:
+            if self.transactions < self.gateway.settings.limits.transactions_in_flight:
                 message = "the server has too many transactions in flight"
             else:
                 message = "this connection has too many transactions in flight"
             self._refuse(first + taken, number - taken, Busy(message))
+
+    def _take_bytes(self, at: int, stop: int) -> tuple[int, int]:
+        """Take the transactions that bytes begin with: where the first byte is that was not taken,
+        and how many.
+        """
+        room = self.gateway.settings.limits.transactions_in_flight - self.transactions
+        end, taken = self.gateway.take(self, at, stop, room)
+        self.transactions += taken
+        return end, taken
 
     def _take_queries(self, first: int, number: int) -> None:
         limit = self.gateway.settings.limits.queries_in_flight

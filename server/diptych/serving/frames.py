@@ -122,19 +122,10 @@ def classify(buffer: Bytes, starts: Words, count: int, operations: Bytes, runs: 
     return found
 
 
-@kernel
-def stamp(
-    buffer: Bytes, starts: Words, first: int, count: int, session: int, connection: int
-) -> None:
-    """Write into frames for the writer whose they are and which connection they came from."""
-    for i in range(first, first + count):
-        put_word(buffer, starts[i] + _SEQUENCE_AT, session)
-        put_word(buffer, starts[i] + _CONTEXT_AT, connection)
-
-
 @entry_kernel
-def stamp_first(
+def stamp(
     buffer: Bytes,
+    at: int,
     stop: int,
     frame_bytes_max: int,
     operations: Bytes,
@@ -143,10 +134,10 @@ def stamp_first(
     count_max: int,
     told: Words,
 ) -> int:
-    """`stamp` the transactions that buffer[:stop] begins with, `count_max` at the most: where the
-    first frame is that is none, or not whole. told[0]: how many they are.
+    """Write into the transactions that buffer[at:stop] begins with, `count_max` at the most, whose
+    they are and which connection they came from: where the first frame is that is none, or not
+    whole. told[0]: how many they are.
     """
-    at = 0
     count = 0
     while count < count_max and stop - at >= _HEADER:
         length = half_at(buffer, at)
@@ -272,7 +263,10 @@ class FrameBuffer:
     def drop(self, count: int) -> None:
         """Forget the first `count` bytes, frames or not."""
         self.end -= count
-        self.view[: self.end] = self.view[count : count + self.end]
+        if self.end:
+            self.view[: self.end] = self.view[count : count + self.end]
+        elif len(self.view) > self.size_bytes:
+            self._allocate(self.size_bytes, b"")
 
     def _rest_needs(self, start: int, rest: int) -> int:
         """Bytes the buffer must hold for the frame that has begun, as far as one can know.
@@ -292,7 +286,6 @@ def warm() -> None:
     table = np.zeros((4, 4), np.int64)
     count = split_frames(buffer, len(buffer), 0, starts)
     classify(buffer, starts, count, np.zeros(1, np.uint8), table)
-    stamp(buffer, starts, 0, count, 0, 1)
-    stamp_first(buffer, 0, 0, buffer, 0, 1, 0, starts)
+    stamp(buffer, 0, 0, 0, buffer, 0, 1, 0, starts)
     group_replies(buffer, starts, count, table, np.zeros(SUMMARY, np.int64))
     transactions_from(buffer, starts, 0, count)

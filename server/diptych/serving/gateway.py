@@ -35,9 +35,9 @@ from diptych.serving.connection import Connection, State
 from diptych.serving.control import Control, Message
 from diptych.serving.figures import Counts, Now, describe
 from diptych.serving.frames import Words
+from diptych.serving.images import Images
 from diptych.serving.links import ReaderLink, WriterLink
 from diptych.serving.placement import as_figures
-from diptych.serving.prompt import Images
 from diptych.serving.queries import Queries, Verdict
 from diptych.serving.sessions import Sessions
 from diptych.serving.spawn import EXIT_PARENT_GONE
@@ -228,33 +228,22 @@ class Gateway:
         """Why not, if so."""
         return LogFailed(LOG_FAILED) if self.transactions.log_failed else None
 
-    def take(self, connection: Connection, first: int, count: int) -> int:
-        """Take transactions of a connection; returns how many there was room for."""
-        self._renew()
-        return self.transactions.take(
-            connection.buffer, first, count, connection.session, connection.number
-        )
-
-    def take_first(self, connection: Connection, count_max: int) -> tuple[int, int]:
-        """Take the transactions that a connection's buffer begins with: where the first byte is
-        that was not taken, and how many.
+    def take(self, connection: Connection, at: int, stop: int, count_max: int) -> tuple[int, int]:
+        """Take the transactions that a connection's bytes from `at` to `stop` begin with, as far as
+        there is room: where the first byte is that was not taken, and how many.
         """
-        if self.transactions.log_failed:
-            return 0, 0
-        self._renew()
-        return self.transactions.take_first(
+        if self.queries.current and self.shows_all(self.queries.current.sequence):
+            # Until now nothing was missing, however long ago the image was cut.
+            self.queries.renew(time.monotonic_ns())
+        return self.transactions.take(
             connection.buffer,
-            self.greeter.kinds,
+            at,
+            stop,
             count_max,
+            self.greeter.kinds,
             connection.session,
             connection.number,
         )
-
-    def _renew(self) -> None:
-        """Note that until now nothing was missing, however long ago the image was cut."""
-        current = self.queries.current
-        if current is not None and self.shows_all(current.sequence):
-            self.queries.renew(time.monotonic_ns())
 
     def info(self, connection: Connection, request: int) -> None:
         """Answer with all figures. Those who ask at about the same time are told the same."""

@@ -13,20 +13,15 @@ connections nor who may be answered from which image.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from diptych.app import App
 from diptych.engine.queries import Queries
 from diptych.engine.results import RESULT_BYTES_MAX
 from diptych.kernel import bound, ready
-from diptych.memory import Region
 from diptych.serving.channel import Image
 from diptych.serving.frames import Bytes, FrameBuffer
 from diptych.serving.prompt_frames import answer_frames
-from diptych.store.database import SCRATCH_BYTES
 from diptych.store.lane import Compiled
 from diptych.store.lane_queries import (
     FULL_BYTES,
@@ -40,21 +35,6 @@ from diptych_client.protocol import HEADER_BYTES
 REPLIES_BYTES = FULL_BYTES + HEADER_BYTES + RESULT_BYTES_MAX
 
 log = logging.getLogger("diptych.serving")
-
-
-@dataclass(frozen=True)
-class Images:
-    """What a gateway is given to look at images: descriptors that are read-only."""
-
-    fds: tuple[int, ...]
-    size_bytes: int
-
-    def open(self, app: App, capacities: Mapping[str, int]) -> Queries:
-        """The images with the application's tables on them."""
-        regions = [
-            Region.attach(fd, self.size_bytes, scratch_bytes=SCRATCH_BYTES) for fd in self.fds
-        ]
-        return Queries(app, regions, capacities)
 
 
 ready(
@@ -71,8 +51,8 @@ class Prompt:
 
     def __init__(self, compiled: Compiled, queries: Queries, kinds: Bytes) -> None:
         self._places = [(image.words, image.address, compiled.table) for image in queries.images]
+        self._queries = queries  # whose memory those are of
         self._kinds = kinds
-        self._queries = queries
         self._replies = np.zeros(REPLIES_BYTES, np.uint8)
         self._view = self._replies.data
         self._progress = np.zeros(1, np.int64)  # the kernel asks for it, nobody looks

@@ -20,15 +20,14 @@ from diptych.config import Settings
 from diptych.engine.exports import Exports
 from diptych.engine.lane import compiled_for
 from diptych.engine.queries import ImageChanged, Queries, ViewKept
-from diptych.memory import Region
 from diptych.serving import channel
 from diptych.serving.answering import Bundles
 from diptych.serving.bundles import MARK_BITS
 from diptych.serving.channel import Internal, Run
 from diptych.serving.control import Control
 from diptych.serving.frames import FrameBuffer, Words
+from diptych.serving.images import Images
 from diptych.serving.spawn import EXIT_FAILED, EXIT_PARENT_GONE
-from diptych.store.database import SCRATCH_BYTES
 from diptych.store.lane import Compiled
 from diptych_client.protocol import HEADER, HEADER_BYTES
 
@@ -40,14 +39,13 @@ OOM_SCORE_ADJUSTMENT = "500"
 
 @dataclass(frozen=True)
 class ReaderPlan:
-    """What the supervisor gives a new reader. `image_fds` are read-only."""
+    """What the supervisor gives a new reader."""
 
     app: App
     settings: Settings
     control: Control
     gateway: socket.socket
-    image_fds: tuple[int, ...]
-    size_bytes: int
+    images: Images
     exports: Path
     progress: Words
     """Where to write what runs: an array of one."""
@@ -56,12 +54,9 @@ class ReaderPlan:
 def main(plan: ReaderPlan) -> int:
     """The reader's process: returns its exit code."""
     _go_first()
-    images = [
-        Region.attach(fd, plan.size_bytes, scratch_bytes=SCRATCH_BYTES) for fd in plan.image_fds
-    ]
     limits = plan.settings.limits
     exports = Exports(plan.exports, limits.export_bytes, limits.export_idle_s)
-    queries = Queries(plan.app, images, plan.settings.capacities, exports)
+    queries = Queries(plan.app, plan.images.open(), plan.settings.capacities, exports)
     reader = Reader(plan, queries, compiled_for(plan.app))
     plan.control.send({"tell": "ready"})
     try:

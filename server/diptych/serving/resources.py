@@ -24,6 +24,7 @@ from diptych.errors import ConfigurationError
 from diptych.memory import Region
 from diptych.memory import warm as warm_memory
 from diptych.serving import frames
+from diptych.serving.images import Images
 from diptych.serving.takeover import Memory
 
 BACKLOG = 1024
@@ -46,13 +47,13 @@ def make_memory(app: App, settings: Settings) -> Memory:
     return Memory(region, tuple(images), size_bytes)
 
 
-def read_only_images(memory: Memory) -> tuple[int, ...]:
-    """Descriptors of the images that can't be mapped writable; the caller closes them."""
+def read_only_images(memory: Memory) -> Images:
+    """The images, for a process that must not write to them; the caller closes them."""
     descriptors = []
     for fd in memory.image_fds:
         os.fchmod(fd, 0o400)
         descriptors.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
-    return tuple(descriptors)
+    return Images(tuple(descriptors), memory.size_bytes)
 
 
 def listen(addresses: Sequence[str]) -> tuple[socket.socket, ...]:

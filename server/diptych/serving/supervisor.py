@@ -36,10 +36,10 @@ from diptych.serving.banner import announce
 from diptych.serving.bundles import Progress
 from diptych.serving.children import Child, RestartPolicy, ending
 from diptych.serving.control import Control, Message, stream_pair
+from diptych.serving.images import Images
 from diptych.serving.placement import ROLES, place_of
 from diptych.serving.placement import check as check_places
 from diptych.serving.processes import Processes
-from diptych.serving.prompt import Images
 from diptych.serving.saving import Saving
 from diptych.serving.spawn import (
     EXIT_FAILED,
@@ -182,21 +182,21 @@ class Supervisor(Processes):
         if self._draining or self._gateway is not None:
             return
 
-        fds = self._images_for_gateway()
+        images = self._images_for_gateway()
 
         def make(control: Control) -> Callable[[], int]:
-            images = Images(fds, self._memory.size_bytes) if fds else None
             plan = gateway.GatewayPlan(
                 self.app, self.settings, control, self._listeners, self._progress, images
             )
             return lambda: gateway.main(plan)
 
-        keep = [*(listener.fileno() for listener in self._listeners), *fds]
+        keep = [listener.fileno() for listener in self._listeners]
         try:
+            keep += images.fds if images else ()
             self._gateway = self._fork("gateway", make, keep, 0)
         finally:
-            for fd in fds:
-                os.close(fd)
+            if images:
+                images.close()
         self._gateway.holder = self._gateway.number
         self._tell_restarts()
         if self._log_failed:
@@ -207,11 +207,11 @@ class Supervisor(Processes):
         for _ in range(self.settings.readers):
             self._try(lambda: self._start_reader(current))
 
-    def _images_for_gateway(self) -> tuple[int, ...]:
-        """Read-only descriptors of the images, if it shall answer queries itself."""
+    def _images_for_gateway(self) -> Images | None:
+        """If it shall answer queries itself."""
         compiled = compiled_for(self.app)
         if self.settings.prompt_queries == "readers" or not compiled or not compiled.prompt:
-            return ()
+            return None
         return resources.read_only_images(self._memory)
 
     def _start_reader(self, for_gateway: Child) -> None:
@@ -222,28 +222,27 @@ class Supervisor(Processes):
         slot = next(self._slots)
 
         def make(control: Control) -> Callable[[], int]:
-            size_bytes = self._memory.size_bytes
             plan = reader.ReaderPlan(
                 self.app,
                 self.settings,
                 control,
                 reader_end,
                 images,
-                size_bytes,
                 self._exports,
                 self._progress.slot(slot),
             )
             return lambda: reader.main(plan)
 
         try:
-            child = self._fork("reader", make, [reader_end.fileno(), *images], for_gateway.holder)
+            child = self._fork(
+                "reader", make, [reader_end.fileno(), *images.fds], for_gateway.holder
+            )
             message = {"do": "reader", "reader": child.number, "slot": slot}
             for_gateway.control.send(message, gateway_end.fileno())
         finally:
             gateway_end.close()
             reader_end.close()
-            for fd in images:
-                os.close(fd)
+            images.close()
 
     def _connect(self) -> None:
         """Give gateway and writer a socket to each other."""
@@ -268,8 +267,8 @@ class Supervisor(Processes):
                 self.settings,
                 control,
                 checkpointer_end,
-                images,
-                self._memory.size_bytes,
+                images.fds,
+                images.size_bytes,
                 self._control_page,
                 self._facts["history"],
                 self._server_facts,
@@ -277,7 +276,7 @@ class Supervisor(Processes):
             return lambda: checkpointer.main(plan)
 
         try:
-            keep = [checkpointer_end.fileno(), *images, self._control_page.fd]
+            keep = [checkpointer_end.fileno(), *images.fds, self._control_page.fd]
             child = self._fork("checkpointer", make, keep, 0)
             child.holder = child.number
             message = {"do": "checkpointer", "holder": child.holder}
@@ -285,8 +284,7 @@ class Supervisor(Processes):
         finally:
             writer_end.close()
             checkpointer_end.close()
-            for fd in images:
-                os.close(fd)
+            images.close()
         return child
 
     def _start_checkpointer(self) -> None:

@@ -59,7 +59,7 @@ class Transactions:
         self._request = 0  # of the gateway's own calls
         self._told = np.zeros(1, np.int64)
         some = np.zeros(1, np.uint8)
-        self._stamp_first = bound(frames.stamp_first, some, 0, 0, some, 0, 0, 0, self._told)
+        self._stamp = bound(frames.stamp, some, 0, 0, 0, some, 0, 0, 0, self._told)
 
     def __len__(self) -> int:
         return self._unanswered.count
@@ -75,37 +75,26 @@ class Transactions:
         return not self.met and self._unanswered.count > 0
 
     def take(
-        self, buffer: FrameBuffer, first: int, count: int, session: int, connection: int
-    ) -> int:
-        """Take frames of a connection; returns how many there was room for."""
-        taken = min(count, self._unanswered.room())
-        if taken > 0:
-            starts = buffer.starts
-            frames.stamp(buffer.array, starts, first, taken, session, connection)
-            data = bytes(buffer.view[starts[first] : starts[first + taken]])
-            self._put(Entry(connection, data, taken))
-        return taken
-
-    def take_first(
-        self, buffer: FrameBuffer, kinds: Bytes, count_max: int, session: int, connection: int
+        self,
+        buffer: FrameBuffer,
+        at: int,
+        stop: int,
+        count_max: int,
+        kinds: Bytes,
+        session: int,
+        connection: int,
     ) -> tuple[int, int]:
-        """Take the transactions that a buffer begins with, as far as there is room: where the first
-        byte is that was not taken, and how many.
+        """Take the transactions that the bytes from `at` to `stop` begin with, as far as there is
+        room: where the first byte is that was not taken, and how many.
         """
-        told = self._told
-        end = self._stamp_first(
-            buffer.array,
-            buffer.end,
-            buffer.payload_bytes_max,
-            kinds,
-            session,
-            connection,
-            min(count_max, self._unanswered.room()),
-            told,
+        count_max = min(count_max, self._unanswered.room())
+        limit = buffer.payload_bytes_max
+        end = self._stamp(
+            *(buffer.array, at, stop, limit, kinds, session, connection, count_max, self._told)
         )
-        count = told.item(0)
+        count = self._told.item(0)
         if count:
-            self._put(Entry(connection, bytes(buffer.view[:end]), count))
+            self._put(Entry(connection, bytes(buffer.view[at:end]), count))
         return end, count
 
     def call(self, operation: int, arguments: list[Any], connection: int = OWN) -> bool:

@@ -134,22 +134,6 @@ def test_classify_groups_runs_and_stops_at_what_means_nothing(
     assert runs[:found, :3].tolist() == expected
 
 
-@given(st.lists(frame(), min_size=1, max_size=20), st.integers(0, 2**62), st.integers(1, 2**62))
-def test_stamp_says_whose_frames_these_are(
-    sent: list[bytes], session: int, connection: int
-) -> None:
-    buffer = filled(b"".join(sent))
-    count = buffer.split()
-    first = len(sent) // 2
-    frames.stamp(buffer.array, buffer.starts, first, count - first, session, connection)
-    for i, data in enumerate(sent):
-        expected = Header.read(data)
-        if i >= first:
-            expected = expected._replace(sequence=session, context=connection)
-        assert Header.read(buffer.frame(i)) == expected
-        assert buffer.frame(i)[HEADER_BYTES:] == data[HEADER_BYTES:]
-
-
 @given(st.lists(frame(st.sampled_from([17, 18, 19, 64, 67])), max_size=30))
 def test_replies_are_grouped_by_connection(sent: list[bytes]) -> None:
     buffer = filled(b"".join(sent))
@@ -238,3 +222,18 @@ def test_holding_is_split_already() -> None:
 @pytest.mark.parametrize("size", [0, 1, 31])
 def test_less_than_a_header_is_no_frame(size: int) -> None:
     assert filled(b"\xff" * size).split() == 0
+
+
+def test_a_buffer_that_grew_is_small_again_when_all_is_dropped() -> None:
+    buffer = FrameBuffer(64, 1 << 20)
+    data = encode_frame(Kind.TRANSACTION, b"x" * 5_000)
+    for at in range(0, len(data), 64):
+        part = data[at : at + 64]
+        while len(buffer.space()) < len(part):
+            buffer.split()
+            buffer.consume()
+        buffer.space()[: len(part)] = part
+        buffer.added(len(part))
+    assert len(buffer.view) > 64
+    buffer.drop(len(data))
+    assert (len(buffer.view), buffer.end) == (64, 0)
