@@ -137,6 +137,10 @@ def running(app: App, **settings: Any) -> Iterator[Server]:
     `settings`: those of `diptych serve`, by name without section (`readers=1`,
     `interval_ms=2`), `capacities={table: rows}` and `tokens={name: secret}`. Errors:
     ConfigurationError; RuntimeError with the log when the server does not start.
+
+    The server has the libraries that this process has loaded. If numpy is among them, its linear
+    algebra runs on several threads in queries, as it does not under `diptych serve`; where that
+    matters set OPENBLAS_NUM_THREADS=1 for this process.
     """
     server = start(app, **settings)
     try:
