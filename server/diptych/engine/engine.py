@@ -110,7 +110,7 @@ class Engine:
         self._count_kept = self._lifetimes.count
         self.packed = packer()
         self.fill = FillWatch(region.words, layout)
-        self._memory = Growth(layout, self.db.space, grow, self.fill)
+        self.growth = Growth(layout, self.db.space, grow, self.fill)
         self.requests = Requests(self.db, self._give_requests_memory)
         self.packed_kept = packer(self.requests.answer_bytes_max)
         self.refused: OutOfMemory | OverBudgetNow | None = None
@@ -155,11 +155,11 @@ class Engine:
         engine = cls(app, region, layout, grow, now_ns, compiled, handlers)
         # Every structure has some memory from the start, so that nobody ever reads a hole.
         for table in layout.tables:
-            engine._memory.give(table.descriptor)
+            engine.growth.give(table.descriptor)
             for index in table.indexes:
-                engine._memory.give(index.descriptor)
+                engine.growth.give(index.descriptor)
             if table.heap_words:
-                engine._memory.give(table.descriptor + at.T_HEAP)
+                engine.growth.give(table.descriptor + at.T_HEAP)
         if setup and app.setup_function is not None:
             engine.transact(app.setup_function)
         region.words[at.SETUP_DONE] = 1
@@ -215,7 +215,7 @@ class Engine:
         self._check_alone()
         self._end_kept()
         self._begin()
-        self.db.space.give_memory, self.db.space.runs_again = self._memory.give, False
+        self.db.space.give_memory, self.db.space.runs_again = self.growth.give, False
         try:
             yield self.db
         except BaseException:
@@ -347,7 +347,7 @@ class Engine:
         cause = cause_of(error)
         if cause is not None:
             if not isinstance(error, Skipped):
-                if self._memory.compacted == sequence:
+                if self.growth.compacted == sequence:
                     cause = Cause(cause + COMPACTED)
                 self.aborts.append(Abort(sequence, cause))
                 # Who has no memory says so, and not each time.
@@ -355,9 +355,9 @@ class Engine:
                     told = "transaction %d, %s, is undone: %s"
                     log.warning(told, sequence, name, cause.name, exc_info=error)
             # Without memory, nobody knows later whether there was some for the answer.
-            self._memory.take_back(handlers=cause.reason != Cause.OUT_OF_MEMORY)
+            self.growth.take_back(handlers=cause.reason != Cause.OUT_OF_MEMORY)
             if cause.is_compacted:
-                self._memory.compact_all()
+                self.growth.compact_all()
             error = error_of(cause, name)
         kind, answer = failure(error, name, str(sequence))
         if len(answer) > self.requests.answer_bytes_max:
@@ -414,9 +414,9 @@ class Engine:
         needed, self.db.space.memory_needed = self.db.space.memory_needed, None
         assert needed is not None
         if needed.compact:
-            self._memory.compact(needed.descriptor - at.T_HEAP)
+            self.growth.compact(needed.descriptor - at.T_HEAP)
         else:
-            self._memory.give(needed.descriptor)
+            self.growth.give(needed.descriptor)
 
     def _give_requests_memory(self, header: int) -> None:
         """Memory for sessions, answers and keys. Errors: OutOfMemory, also in a replay of what
@@ -424,4 +424,4 @@ class Engine:
         """
         if (cause := self.skip.get(self.db.sequence)) and cause.reason == Cause.OUT_OF_MEMORY:
             raise OutOfMemory
-        self._memory.give(header)
+        self.growth.give(header)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 from diptych.engine.fill_watch import FillWatch
 from diptych.errors import HeapFull, OutOfMemory, TableFull
@@ -20,9 +22,21 @@ from diptych.store import words as at
 from diptych.store.views import Space
 
 Grow = Callable[[Extent], None]
+L = TypeVar("L")
 TELL_NS = 10_000_000_000
 
 log = logging.getLogger("diptych.engine")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory that something will want: `extents` are what it lacks, to have `more`; its `word`
+    says how much it has.
+    """
+
+    word: int
+    more: int
+    extents: list[Extent]
 
 
 class Growth:
@@ -61,6 +75,46 @@ class Growth:
                 self._grow_range(each)
                 return
         raise AssertionError(f"nothing at {descriptor} can grow")
+
+    def next_need(self) -> Need | None:
+        """What will have to grow soon: half of what it was given last is in use, and what it gets
+        next is not ready. None when there is no such thing.
+        """
+        for word, used, more, extents in self._growing():
+            before = self._ints[word]
+            has = max(before, self._has.get(word, 0))
+            if has < more and 2 * (before - used) < more - before:
+                return Need(word, more, extents(has))
+        return None
+
+    def ready(self, need: Need) -> None:
+        """Memory for `need` was given to `grow`: whoever wants it has it at once."""
+        self._has[need.word] = max(need.more, self._has.get(need.word, 0))
+
+    def _growing(self) -> Iterator[tuple[int, int, int, Callable[[int], list[Extent]]]]:
+        """By word: what is in use, how much there is after the next growth, and the pages that this
+        adds to what there is. System ranges are left out, since they soon have all they may get.
+        """
+        ints = self._ints
+        for table in self._layout.tables:
+            word = table.descriptor + at.T_ALLOCATED
+            more = layouts.table_growth(table, ints[word])
+            yield (
+                word,
+                ints[table.state + at.ROW_COUNT],
+                more,
+                _of(layouts.table_extents, table, more),
+            )
+            for index in table.indexes:
+                word = index.descriptor + at.X_NODES_ALLOCATED
+                more = layouts.index_growth(index, ints[word])
+                used = ints[index.state + at.NODE_HIGH]
+                yield word, used, more, _of(layouts.index_extents, index, more)
+            if table.heap_words:
+                word = table.descriptor + at.T_HEAP_ALLOCATED
+                more = layouts.heap_growth(table, ints[word])
+                used = ints[table.heap_state + at.H_TOP]
+                yield word, used, more, _of(layouts.heap_extents, table, more)
 
     def compact(self, table: int) -> None:
         """Put the free memory of a table's heap together. Nothing takes that back."""
@@ -133,3 +187,9 @@ class Growth:
                 self._tell_ns = now_ns + TELL_NS
                 log.error("a table can't grow, what needs it to is refused: %s", error)
             raise OutOfMemory(f"the server has no memory for a table to grow: {error}") from error
+
+
+def _of(
+    extents: Callable[[L, int, int], list[Extent]], layout: L, more: int
+) -> Callable[[int], list[Extent]]:
+    return lambda has: extents(layout, has, more)

@@ -157,16 +157,24 @@ class Mirror:
             raise ValueError("page 0 is the stamp")
         fresh = without(extent, self._extents)
         for part in fresh:
-            for memory in (self.region, *self.images):
-                memory.allocate(part)
-            # A first touch costs several times a copy; it is paid here and not in a pause.
-            for memory in (self.region, *self.images):
-                memory.populate(part)
+            self.warm(part)
         for part in fresh:
             with self._tracking:
                 self._track(part)
                 with self._lock:
                     self._note_extent(part)
+
+    def warm(self, extent: Extent) -> None:
+        """Get memory for `extent` in region and images, and touch it: by any thread, at any time.
+
+        Nothing else is changed, so that `add_extent` of the same takes little time later. Raises
+        AllocationFailed.
+        """
+        for memory in (self.region, *self.images):
+            memory.allocate(extent)
+        # A first touch costs several times a copy; it is paid here and not in a pause.
+        for memory in (self.region, *self.images):
+            memory.populate(extent)
 
     def _track(self, extent: Extent) -> None:
         try:

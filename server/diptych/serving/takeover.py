@@ -28,6 +28,7 @@ from diptych.control_page import ControlPage
 from diptych.durable import DataDirectory
 from diptych.durable.no_log import NoLog
 from diptych.engine.engine import Engine
+from diptych.engine.growth_ahead import GrowthAhead
 from diptych.engine.lane import compiled_for
 from diptych.engine.opening import migrate, save
 from diptych.engine.recovery import Action, Images
@@ -91,6 +92,7 @@ class Taken:
 
     engine: Engine
     syncer: Syncer
+    ahead: GrowthAhead
     recovered: bool
     tracker: str
     log: AnyLog
@@ -280,7 +282,10 @@ class _Takeover:
         settings = sync_settings(self.settings)
         syncer = Syncer(mirror, settings, unknown=holders, history=engine.history)
         tracker = mirror.tracker.name
-        return Taken(engine, syncer, recovered, tracker, command_log, self.directory, outcome)
+        ahead = GrowthAhead(engine.growth, mirror.warm)
+        return Taken(
+            engine, syncer, ahead, recovered, tracker, command_log, self.directory, outcome
+        )
 
 
 def sync_settings(settings: Settings) -> SyncSettings:

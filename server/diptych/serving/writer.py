@@ -95,6 +95,7 @@ class Writer:
 
     def __init__(self, plan: WriterPlan, taken: Taken) -> None:
         self.engine, self.syncer = taken.engine, taken.syncer
+        self._ahead = taken.ahead
         self._tracker, self._recovered = taken.tracker, taken.recovered
         self._directory = taken.directory
         self._log = taken.log
@@ -295,6 +296,7 @@ class Writer:
             engine.replies.clear()
             self._release(gateway)
             self._sync()
+            self._ahead.step()
         self._note_log()
         self._outcome = engine.outcome
         took_ns = (time.monotonic_ns() - began_ns) / count

@@ -311,7 +311,7 @@ def test_a_machine_without_memory(
     def refuse(extent: Extent) -> None:
         raise error
 
-    rig.engine._memory.grow = refuse
+    rig.engine.growth.grow = refuse
     kind, told = rig.call("join", "x")
     assert (kind, told["code"]) == ("ERROR", "unavailable")
     assert told["message"] == "the server had no memory for join; it is undone"
@@ -320,7 +320,7 @@ def test_a_machine_without_memory(
     with pytest.raises(OutOfMemory), rig.engine.transaction() as db:
         db.person.insert(code="x")
     assert rig.memory() == before
-    rig.engine._memory.grow = rig.grow
+    rig.engine.growth.grow = rig.grow
     assert rig.call("join", "x") == 513
 
 

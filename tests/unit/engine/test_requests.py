@@ -411,12 +411,12 @@ def test_a_heap_that_was_compacted_for_what_is_undone_is_compacted_in_a_replay()
 def test_without_memory_for_answers_a_request_is_refused_for_good(rig: Rig) -> None:
     session = rig.open()
     start, done = rig.copy(), len(rig.log)
-    grow = rig.engine._memory.grow
+    grow = rig.engine.growth.grow
 
     def refuse(extent: Extent) -> None:
         raise AllocationFailed("no memory")
 
-    rig.engine._memory.grow = refuse
+    rig.engine.growth.grow = refuse
     refused = [
         frame("put", "a", session=session),
         keyed("put", "k", "a"),
@@ -424,7 +424,7 @@ def test_without_memory_for_answers_a_request_is_refused_for_good(rig: Rig) -> N
     ]
     assert [rig.call(one) for one in refused] == [("ERROR", "unavailable")] * 3
     assert [sequence for sequence, _ in rig.engine.aborts] == [2, 3, 4]
-    rig.engine._memory.grow = grow
+    rig.engine.growth.grow = grow
     assert rig.call(frame("put", "a", session=session)) == FORGOTTEN
     assert rig.call(frame("put", "b", session=session, request=2)) == 1
     assert rig.call(frame("put", "b", session=session, request=2)) == 1

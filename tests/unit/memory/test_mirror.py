@@ -519,3 +519,15 @@ def test_memory_is_given_back_to_nobody_else(mirror: Mirror) -> None:
     tracker.start()
     tracker.stop()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_memory_that_is_warm_is_not_mirrored_before_it_is_added(mirror: Mirror) -> None:
+    sync(mirror, 0)
+    mirror.warm(Extent(33, 60))
+    assert mirror.extents == [Extent(1, 33)]
+    mirror.add_extent(Extent(33, 40))
+    mirror.add_extent(Extent(40, 60))
+    assert mirror.extents == [Extent(1, 60)]
+    write(mirror, 59)
+    sync(mirror, 1)
+    assert mirror.differences(mirror.current).tolist() == []
