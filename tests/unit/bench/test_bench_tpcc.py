@@ -70,3 +70,37 @@ def test_pages_a_transaction() -> None:
         for size, held in figures["held"].items():
             assert sum(held.values()) == pytest.approx(figures["pages"][size])
     assert "stock.quantity" in told["TPC-C"]["held"]["10"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "damage"),
+    [
+        ("payments_add_up", "UPDATE district SET year_to_date = year_to_date + 1 WHERE id = 2"),
+        ("orders_are_counted", "UPDATE district SET next_order = next_order + 1 WHERE id = 2"),
+        (
+            "orders_are_counted",
+            'DELETE FROM new_order WHERE district = 2 AND "order" = '
+            '(SELECT max(id) FROM "order" WHERE district = 2)',
+        ),
+        (
+            "waiting_orders_have_no_gaps",
+            'DELETE FROM new_order WHERE district = 2 AND "order" = '
+            '(SELECT max(id) - 1 FROM "order" WHERE district = 2)',
+        ),
+        (
+            "lines_are_counted",  # as many in all, in other districts
+            'UPDATE "order" SET line_count = line_count + CASE district WHEN 1 THEN 1 ELSE -1 END '
+            "WHERE id = 1 AND district IN (1, 2)",
+        ),
+    ],
+)
+def test_sqlite_is_held_to_the_conditions_of_the_example(
+    tmp_path: Path, condition: str, damage: str
+) -> None:
+    store = tpcc_sqlite.Store(tmp_path)
+    store.load(Scale(1, items=100, customers=20))
+    assert store.broken() == []
+    store.run(damage)
+    broken = store.broken()
+    store.connection.close()
+    assert condition in broken
