@@ -146,7 +146,7 @@ class Bench:
                 code = scratch[at.S_CALL_CODE]
                 if code not in (at.GROW_TABLE, at.GROW_INDEX):
                     raise RuntimeError(f"call {done} ended with {code}")
-                self.engine._memory.give(scratch[at.S_FAULT])
+                self.engine.growth.give(scratch[at.S_FAULT])
         return took_s, spent, counts
 
 

@@ -19,6 +19,7 @@ from diptych.memory import Extent, MemoryFailure
 from diptych.store import calls
 from diptych.store import layout as layouts
 from diptych.store import words as at
+from diptych.store.fill import range_words, staged_rows
 from diptych.store.views import Space
 
 Grow = Callable[[Extent], None]
@@ -83,7 +84,7 @@ class Growth:
         for word, used, more, extents in self._growing():
             before = self._ints[word]
             has = max(before, self._has.get(word, 0))
-            if has < more and 2 * (before - used) < more - before:
+            if 0 < has < more and 2 * (before - used) < more - before:
                 return Need(word, more, extents(has))
         return None
 
@@ -93,18 +94,19 @@ class Growth:
 
     def _growing(self) -> Iterator[tuple[int, int, int, Callable[[int], list[Extent]]]]:
         """By word: what is in use, how much there is after the next growth, and the pages that this
-        adds to what there is. System ranges are left out, since they soon have all they may get.
+        adds to what there is. Rows of an import are in use; what they take of indexes is not known.
         """
-        ints = self._ints
+        ints, words = self._ints, self._words
+        for each in self._layout.system_ranges:
+            word = each.allocated_word
+            more = layouts.range_growth(each, ints[word])
+            used = range_words(words, self._layout, each)
+            yield word, used, more, _of(layouts.range_extents, each, more)
         for table in self._layout.tables:
             word = table.descriptor + at.T_ALLOCATED
             more = layouts.table_growth(table, ints[word])
-            yield (
-                word,
-                ints[table.state + at.ROW_COUNT],
-                more,
-                _of(layouts.table_extents, table, more),
-            )
+            used = ints[table.state + at.ROW_COUNT] + staged_rows(words, table)
+            yield word, used, more, _of(layouts.table_extents, table, more)
             for index in table.indexes:
                 word = index.descriptor + at.X_NODES_ALLOCATED
                 more = layouts.index_growth(index, ints[word])
@@ -114,6 +116,8 @@ class Growth:
                 word = table.descriptor + at.T_HEAP_ALLOCATED
                 more = layouts.heap_growth(table, ints[word])
                 used = ints[table.heap_state + at.H_TOP]
+                if staged_rows(words, table):
+                    used += ints[at.STAGING_HEAP_WORDS]
                 yield word, used, more, _of(layouts.heap_extents, table, more)
 
     def compact(self, table: int) -> None:

@@ -21,7 +21,8 @@ from diptych.engine.growth import Growth, Need
 from diptych.engine.helper import Helper
 from diptych.memory import Extent, MemoryFailure
 
-LOOK_NS = 2_000_000
+LOOK_NS = 20_000_000  # a look at all tables takes some tens of microseconds
+STEP_NS = 2_000_000  # while something is being got ready
 AGAIN_NS = 1_000_000_000  # after the machine had no memory
 WARM_PAGES = 128  # touched at a time: what stands in the way of other threads' system calls
 PIECE_PAGES = 64  # taken over at a time, some tenths of a millisecond
@@ -57,10 +58,11 @@ class GrowthAhead:
         now_ns = self._now_ns()
         if now_ns < self._next_ns:
             return
-        self._next_ns = now_ns + LOOK_NS
         if self._need is None:
             self._begin()
+            self._next_ns = now_ns + (LOOK_NS if self._need is None else STEP_NS)
             return
+        self._next_ns = now_ns + STEP_NS
         assert self._helper is not None
         try:
             if self._helper.finished():

@@ -14,6 +14,7 @@ from diptych.store.answers import FIRST_POSITION
 from diptych.store.layout import (
     IndexLayout,
     Layout,
+    SystemRange,
     TableLayout,
     heap_extents,
     index_extents,
@@ -49,6 +50,29 @@ def heap_share(words: Words, table: TableLayout) -> float:
     if not table.heap_words:
         return 0.0
     return int(words[table.heap_state + at.H_USED]) / table.heap_words
+
+
+def staged_rows(words: Words, table: TableLayout) -> int:
+    """Rows of an import into `table` that nobody sees yet; memory for them is there before."""
+    mine = words[at.STAGING_TOKEN] and int(words[at.STAGING_TABLE]) == table.descriptor
+    return int(words[at.STAGING_ROWS]) if mine else 0
+
+
+def range_words(words: Words, layout: Layout, each: SystemRange) -> int:
+    """How many words of a system range's memory are in use."""
+    match each.header:
+        case at.STAGING:
+            return sum(staged_rows(words, table) * table.spec.words for table in layout.tables)
+        case at.STAGING_BLOB:
+            return int(words[at.STAGING_BYTES]) // 8 if words[at.STAGING_TOKEN] else 0
+        case at.SESSIONS:
+            return int(words[at.SESSIONS_HIGH]) * at.SESSION_WORDS
+        case at.ANSWERS:
+            return min(max(0, int(words[at.ANSWERS_HEAD]) - FIRST_POSITION) // 8, each.words)
+        case at.KEYS:
+            rows = int(words[at.KEYS_HEAD]) * at.KEY_ROW_WORDS
+            return min(int(words[at.KEY_BUCKETS]) + rows, each.words)
+    raise AssertionError(f"no range has its header at {each.header}")
 
 
 def _table(words: Words, table: TableLayout) -> dict[str, Any]:

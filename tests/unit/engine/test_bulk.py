@@ -272,7 +272,7 @@ def test_more_rows_than_the_table_takes(bench: Bench) -> None:
 def test_memory_is_there_before_the_last_step(bench: Bench, monkeypatch: Any) -> None:
     rows = [item(number, note="x" * (number % 90)) for number in range(1, 2001)]
     token = load(bench, "item", rows, commit=False)
-    monkeypatch.setattr(bench._engine._memory, "give", None)  # not to be called
+    monkeypatch.setattr(bench._engine.growth, "give", None)  # not to be called
     assert system(bench, "import_commit", token) == 2000
     assert bench.db.item[1999].note == "x" * (1999 % 90)
     bench.verify()

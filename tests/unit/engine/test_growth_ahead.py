@@ -11,7 +11,10 @@ from tests.unit.engine.test_engine import Rig
 from diptych.engine import growth_ahead
 from diptych.engine.growth_ahead import PIECE_PAGES, WARM_PAGES, GrowthAhead
 from diptych.memory import AllocationFailed, Extent
-from diptych.store.layout import table_growth
+from diptych.store import words as at
+from diptych.store.answers import FIRST_POSITION
+from diptych.store.fill import range_words
+from diptych.store.layout import range_extents, range_growth, table_growth
 
 CAPACITIES = {"person": 200_000}
 
@@ -30,7 +33,7 @@ class Ahead:
             raise self.error
         self.warmed.append(extent)
 
-    def work(self, times: int = 200, step_ns: int = growth_ahead.LOOK_NS) -> None:
+    def work(self, times: int = 200, step_ns: int = growth_ahead.STEP_NS) -> None:
         """Let it work; its thread is done with each job before the next step."""
         for _ in range(times):
             self.now_ns += step_ns
@@ -154,3 +157,42 @@ def test_a_full_table_wants_nothing() -> None:
     seat = next(table for table in rig.engine.layout.tables if table.spec.name == "seat")
     rows = pages([Extent(each.start // 512, each.start // 512 + 1) for each in seat.ranges])
     assert not pages(ahead.warmed) & rows
+
+
+def test_an_import_and_answers_find_their_memory_ready(
+    rig: Rig, ahead: Ahead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, words = rig.engine.layout, rig.region.words
+    person = next(table for table in layout.tables if table.spec.name == "person")
+    each = layout.staging[0]
+    growth = rig.engine.growth
+    ahead.work(20)
+    assert not ahead.warmed, "what has no memory at all may never be used"
+    growth.give(each.header)
+    first = int(words[each.allocated_word])
+    words[at.STAGING_TABLE] = person.descriptor
+    words[at.STAGING_ROWS] = first * 3 // 4 // person.spec.words
+    ahead.work(20)
+    assert not pages(ahead.warmed) & pages(range_extents(each, first, 2 * first)), "none runs"
+    words[at.STAGING_TOKEN] = 9
+    ahead.work(400)
+    assert pages(range_extents(each, first, 2 * first)) <= pages(ahead.warmed)
+    words[at.STAGING_TOKEN] = 0
+
+    answers = next(each for each in layout.requests if each.header == at.ANSWERS)
+    if not words[answers.allocated_word]:
+        growth.give(at.ANSWERS)
+    first = int(words[answers.allocated_word])
+    del ahead.warmed[:]
+    words[at.ANSWERS_HEAD] = FIRST_POSITION + first * 6
+    ahead.work(400)
+    more = range_growth(answers, first)
+    assert pages(range_extents(answers, first, more)) <= pages(ahead.warmed)
+    words[at.ANSWERS_HEAD] = FIRST_POSITION
+
+
+def test_every_range_tells_what_is_in_use(rig: Rig) -> None:
+    layout, words = rig.engine.layout, rig.region.words
+    used = {each.header: range_words(words, layout, each) for each in layout.system_ranges}
+    assert set(used) == {at.STAGING, at.STAGING_BLOB, at.SESSIONS, at.ANSWERS, at.KEYS}
+    assert all(0 <= used[each.header] <= each.words for each in layout.system_ranges)

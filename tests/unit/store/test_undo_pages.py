@@ -38,7 +38,7 @@ class Bare:
         self.bench = bench
         for index in self.table.indexes:
             for _ in range(6):
-                bench._engine._memory.give(index.descriptor)
+                bench._engine.growth.give(index.descriptor)
 
     def take(self, name: str, one: int, other: int) -> int:
         t = self.table.descriptor
