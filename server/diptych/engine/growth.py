@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 from diptych.engine.fill_watch import FillWatch
 from diptych.errors import HeapFull, OutOfMemory, TableFull
@@ -23,7 +23,8 @@ from diptych.store.fill import range_words, staged_rows
 from diptych.store.views import Space
 
 Grow = Callable[[Extent], None]
-L = TypeVar("L")
+Extents = Callable[[int, int], list[Extent]]
+"""The pages that are added when something goes from one size to another."""
 TELL_NS = 10_000_000_000
 
 log = logging.getLogger("diptych.engine")
@@ -85,40 +86,40 @@ class Growth:
             before = self._ints[word]
             has = max(before, self._has.get(word, 0))
             if 0 < has < more and 2 * (before - used) < more - before:
-                return Need(word, more, extents(has))
+                return Need(word, more, extents(has, more))
         return None
 
     def ready(self, need: Need) -> None:
         """Memory for `need` was given to `grow`: whoever wants it has it at once."""
         self._has[need.word] = max(need.more, self._has.get(need.word, 0))
 
-    def _growing(self) -> Iterator[tuple[int, int, int, Callable[[int], list[Extent]]]]:
-        """By word: what is in use, how much there is after the next growth, and the pages that this
-        adds to what there is. Rows of an import are in use; what they take of indexes is not known.
+    def _growing(self) -> Iterator[tuple[int, int, int, Extents]]:
+        """By word: what is in use, how much there is after the next growth, and what pages that
+        adds. Rows of an import are in use; what they take of indexes is not known.
         """
         ints, words = self._ints, self._words
         for each in self._layout.system_ranges:
             word = each.allocated_word
             more = layouts.range_growth(each, ints[word])
             used = range_words(words, self._layout, each)
-            yield word, used, more, _of(layouts.range_extents, each, more)
+            yield word, used, more, partial(layouts.range_extents, each)
         for table in self._layout.tables:
             word = table.descriptor + at.T_ALLOCATED
             more = layouts.table_growth(table, ints[word])
             used = ints[table.state + at.ROW_COUNT] + staged_rows(words, table)
-            yield word, used, more, _of(layouts.table_extents, table, more)
+            yield word, used, more, partial(layouts.table_extents, table)
             for index in table.indexes:
                 word = index.descriptor + at.X_NODES_ALLOCATED
                 more = layouts.index_growth(index, ints[word])
                 used = ints[index.state + at.NODE_HIGH]
-                yield word, used, more, _of(layouts.index_extents, index, more)
+                yield word, used, more, partial(layouts.index_extents, index)
             if table.heap_words:
                 word = table.descriptor + at.T_HEAP_ALLOCATED
                 more = layouts.heap_growth(table, ints[word])
                 used = ints[table.heap_state + at.H_TOP]
                 if staged_rows(words, table):
                     used += ints[at.STAGING_HEAP_WORDS]
-                yield word, used, more, _of(layouts.heap_extents, table, more)
+                yield word, used, more, partial(layouts.heap_extents, table)
 
     def compact(self, table: int) -> None:
         """Put the free memory of a table's heap together. Nothing takes that back."""
@@ -191,9 +192,3 @@ class Growth:
                 self._tell_ns = now_ns + TELL_NS
                 log.error("a table can't grow, what needs it to is refused: %s", error)
             raise OutOfMemory(f"the server has no memory for a table to grow: {error}") from error
-
-
-def _of(
-    extents: Callable[[L, int, int], list[Extent]], layout: L, more: int
-) -> Callable[[int], list[Extent]]:
-    return lambda has: extents(layout, has, more)

@@ -167,8 +167,8 @@ class Mirror:
     def warm(self, extent: Extent) -> None:
         """Get memory for `extent` in region and images, and touch it: by any thread, at any time.
 
-        Nothing else is changed, so that `add_extent` of the same takes little time later. Raises
-        AllocationFailed.
+        Nothing else is changed, so that `add_extent` of the same takes little time later. What is
+        mirrored already keeps its bytes, but may be copied once more. Raises AllocationFailed.
         """
         for memory in (self.region, *self.images):
             memory.allocate(extent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Iterator
 
 import pytest
 from tests.support import club
@@ -49,8 +50,10 @@ def rig() -> Rig:
 
 
 @pytest.fixture
-def ahead(rig: Rig) -> Ahead:
-    return Ahead(rig)
+def ahead(rig: Rig) -> Iterator[Ahead]:
+    ahead = Ahead(rig)
+    yield ahead
+    ahead.ahead.close()
 
 
 def fill(rig: Rig, rows: int) -> None:
@@ -73,9 +76,10 @@ def test_a_table_finds_its_memory_ready(rig: Rig, ahead: Ahead) -> None:
     assert ahead.warmed, "more than half of what it was given is in use"
     ready = pages(rig.grown)
     del rig.grown[:]
-    before = rig.engine.fill._words[table.descriptor + 2]
-    fill(rig, int(before) + 1)
-    assert int(rig.engine.fill._words[table.descriptor + 2]) == table_growth(table, int(before))
+    allocated = table.descriptor + at.T_ALLOCATED
+    before = int(rig.region.words[allocated])
+    fill(rig, before + 1)
+    assert rig.region.words[allocated] == table_growth(table, before)
     grown = pages(rig.grown)
     assert not grown & ready, "what was ready is not given twice"
     own = {
@@ -154,14 +158,13 @@ def test_a_full_table_wants_nothing() -> None:
     ahead = Ahead(rig)
     assert rig.call("sit", 4) is None
     ahead.work(20)
+    ahead.ahead.close()
     seat = next(table for table in rig.engine.layout.tables if table.spec.name == "seat")
     rows = pages([Extent(each.start // 512, each.start // 512 + 1) for each in seat.ranges])
     assert not pages(ahead.warmed) & rows
 
 
-def test_an_import_and_answers_find_their_memory_ready(
-    rig: Rig, ahead: Ahead, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_import_and_answers_find_their_memory_ready(rig: Rig, ahead: Ahead) -> None:
     layout, words = rig.engine.layout, rig.region.words
     person = next(table for table in layout.tables if table.spec.name == "person")
     each = layout.staging[0]

@@ -531,3 +531,19 @@ def test_memory_that_is_warm_is_not_mirrored_before_it_is_added(mirror: Mirror) 
     write(mirror, 59)
     sync(mirror, 1)
     assert mirror.differences(mirror.current).tolist() == []
+
+
+def test_warming_what_is_in_use_already_changes_no_byte(mirror: Mirror) -> None:
+    """A growth that came sooner has it, and may have been written and synced meanwhile."""
+    sync(mirror, 0)
+    write(mirror, 5)
+    mirror.level(2)
+    mirror.warm(Extent(1, 33))
+    write(mirror, 6)
+    assert mirror.cut(2, 1, 99) is not None
+    mirror.warm(Extent(1, 33))
+    mirror.commit(2)
+    assert mirror.differences(2).tolist() == []
+    write(mirror, 7)
+    sync(mirror, 2)
+    assert mirror.differences(mirror.current).tolist() == []
