@@ -545,5 +545,5 @@ def test_warming_what_is_in_use_already_changes_no_byte(mirror: Mirror) -> None:
     mirror.commit(2)
     assert mirror.differences(2).tolist() == []
     write(mirror, 7)
-    sync(mirror, 2)
+    sync(mirror, 1)
     assert mirror.differences(mirror.current).tolist() == []
