@@ -25,6 +25,7 @@ class CompareTracker:
 
     name = "compare"
     protected_pages = 0  # it costs no faults
+    unprotected: Pages = np.zeros(0, dtype=np.int64)
 
     def __init__(self, region: Region) -> None:
         self._region = region

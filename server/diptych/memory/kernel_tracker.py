@@ -27,6 +27,8 @@ from diptych.memory.layout import PAGE_BYTES, Extent, Pages, Words
 from diptych.memory.region import Region
 from diptych.memory.tracked import TrackedExtents
 
+NO_PAGES: Pages = np.zeros(0, dtype=np.int64)
+
 
 class KernelTracker:
     """A page tracker (see `tracking.PageTracker`) on userfaultfd and PAGEMAP_SCAN.
@@ -41,6 +43,7 @@ class KernelTracker:
         self, region: Region, opening: str | None = None, *, leave_hot: bool = False
     ) -> None:
         self.protected_pages = 0
+        self.unprotected = NO_PAGES
         self._region = region
         self._hot = HotPages(region.page_count) if leave_hot else None
         self._openings = list(userfault.OPENINGS) if opening is None else [opening]
@@ -63,6 +66,7 @@ class KernelTracker:
         with self._lock:
             self.stop()
             self._fault_fd, self.opened_by = self._open()
+            self.unprotected = NO_PAGES
             if self._hot is not None:
                 self._hot.forget()
             try:
@@ -105,6 +109,7 @@ class KernelTracker:
         """Nothing counts as written any more."""
         with self._lock:
             if self._fault_fd >= 0:
+                self.unprotected = NO_PAGES
                 try:
                     for extent in self._tracked.extents:
                         userfault.protect(self._fault_fd, *self._range(extent))
@@ -125,6 +130,7 @@ class KernelTracker:
     def _take_leaving_hot(self, known: HotPages) -> Pages:
         written = self._scan(self._tracked.rows, False, self._tracked.out.size)
         hot, ranges = known.divide(written, self._tracked.rows)
+        self.unprotected = hot.copy()
         # What is written between the two scans is in the second one, or is left for the next take.
         pages = self._protect(ranges)
         if not hot.size:

@@ -177,7 +177,9 @@ def exclude(members: npt.NDArray[np.uint8], listed: Pages, count: int, pages: Pa
 
 @bulk_kernel
 def absent_from(members: npt.NDArray[np.uint8], pages: Pages, out: Pages) -> int:
-    """Those of `pages` that are not members, in the same order, into `out`: how many."""
+    """Those of `pages` that are not members, in the same order, into `out`, which may be `pages`
+    itself: how many.
+    """
     count = 0
     for i in range(pages.size):
         if members[pages[i]] == 0:

@@ -5,10 +5,12 @@ For a region R, the current image C and an image F that is being filled, the set
   M(i)  pages that image i lacks against C,
   B     pages that an image which was cut and is not current yet has beyond C,
 and the steps of a sync, in this order,
-  level     copy M(F) - A from C, never from R, which is already beyond C;
+  level     copy M(F) - A - H from C, never from R, which is already beyond C; H are pages that the
+            tracker reports at its next take whatever happens (see `hot_pages`), so the cut copies
+            them, and would a second time;
   pre-copy  take P; A |= P; M(F) |= P; copy P from R; as often as it helps;
   cut       with R standing still: take W; A |= W; copy every page of A that was not copied since
-            its last take; F now equals R; B = A; A = 0;
+            its last take, and H; F now equals R; B = A; A = 0;
   commit    M(i) |= B for all i other than F; M(F) = 0; B = 0; C = F.
 Between cut and commit R may be written and grow, for any length of time: from the cut on, A is what
 R has beyond F. A sync may be abandoned at any step: M(F) is kept, and after a cut A |= B, so the
@@ -109,6 +111,8 @@ class Mirror:
         self._changed: dict[int, PageSet] = {}
         # Of A, what the image being filled still has to get from the region.
         self._uncopied = PageSet(region.page_count)
+        # H: what the next take is sure to bring, and levelling therefore left out.
+        self._left = PageSet(region.page_count)
         self._filling = NONE
         self._cut: SyncRecord | None = None
         self._began = False
@@ -223,7 +227,9 @@ class Mirror:
             self._began = True
             self._precopied_pages = self._levelled_pages = self._protected_pages = 0
             self._uncopied.add(self._written.pages())
-            pages = self._missing[image].without(self._written)
+            self._left.clear()
+            self._left.add(self.tracker.unprotected)
+            pages = self._missing[image].without(self._written, self._left)
         target = self.images[image]
         write_stamp(target, FILLING)
         if pages.size:
@@ -244,9 +250,9 @@ class Mirror:
             since_take_ns = max(1, began_ns - self._taken_ns)
             taken = self._take()
             with self._lock:
-                # Should this sync be abandoned, the image has bytes beyond C in these pages.
-                self._missing[image].add(taken)
                 pages = self._uncopied.pages()
+                # Should this sync be abandoned, the image has bytes beyond C in these pages.
+                self._missing[image].add(pages)
                 self._uncopied.clear()
             copy_pages(self.tracker.source, self.images[image].words, pages)
             self._precopied_pages += pages.size
@@ -364,6 +370,9 @@ class Mirror:
         with self._lock:
             self._written.add(pages)
             self._uncopied.add(pages)
+            # They are in `pages`; should tracking have changed hands meanwhile, they still count.
+            self._uncopied.add(self._left.unordered())
+            self._left.clear()
         return pages
 
     def _begin_anew(self, lost: TrackingLost) -> Pages:

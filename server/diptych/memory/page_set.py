@@ -47,7 +47,9 @@ class PageSet:
     def clear(self) -> None:
         self._count = exclude(self._members, self._listed, self._count, self._listed[: self._count])
 
-    def without(self, other: PageSet) -> Pages:
-        """Members that `other` lacks, ascending."""
-        out = np.empty(self._count, dtype=np.int64)
-        return out[: absent_from(other._members, self.pages(), out)]
+    def without(self, *others: PageSet) -> Pages:
+        """Members that all `others` lack, ascending."""
+        pages = self.pages()
+        for other in others:
+            pages = pages[: absent_from(other._members, pages, pages)]
+        return pages

@@ -29,6 +29,7 @@ class PageTracker(Protocol):
 
     name: str
     protected_pages: int  # by the last take: each costs a fault at its next write
+    unprotected: Pages  # by the last take: what the next one reports anyway, ascending
 
     @property
     def source(self) -> Words:

@@ -28,6 +28,7 @@ from diptych.memory import (
     read_stamp,
     restore,
 )
+from diptych.memory.hot_pages import STREAK
 from diptych.memory.layout import Pages
 
 PAGES = 64
@@ -234,6 +235,54 @@ def test_precopy_leaves_the_pause_what_was_written_meanwhile(mirror: Mirror) -> 
     assert record.protected_pages == (32 if mirror.tracker.name == "kernel" else 0)
     mirror.commit(1)
     assert mirror.differences(1).tolist() == []
+
+
+@pytest.fixture
+def hot(region: Region, images: list[Region]) -> Iterator[Mirror]:
+    """A mirror whose page 9 was written before every sync, so that its tracker leaves it be."""
+    tracker = KernelTracker(region, leave_hot=True)
+    tracker.start()
+    mirror = Mirror(region, tracker, images)
+    mirror.add_extent(Extent(1, 33))
+    for _ in range(IMAGES + STREAK):
+        write(mirror, 9)
+        sync(mirror)
+    assert tracker.unprotected.tolist() == [9]
+    yield mirror
+    mirror.tracker.stop()
+
+
+def test_levelling_leaves_out_what_the_cut_copies_anyway(hot: Mirror) -> None:
+    write(hot, 9, 10)
+    assert sync(hot).levelled_pages == 0
+    write(hot, 9)
+    record = sync(hot)
+    assert (record.levelled_pages, record.pages) == (1, 1)
+
+
+def test_what_levelling_left_out_is_not_lost_with_an_abandoned_sync(hot: Mirror) -> None:
+    image = (hot.current + 1) % IMAGES
+    for precopies in (False, True):
+        hot.level(image)
+        if precopies:
+            hot.precopy(image, 0)
+        hot.abort(image)
+    sync(hot, image)
+    for other in range(IMAGES):
+        if other != image:
+            sync(hot, other)
+
+
+def test_what_levelling_left_out_is_copied_also_when_no_take_brings_it(hot: Mirror) -> None:
+    """Should the tracker lose its word in between, as when another takes its place."""
+    image = (hot.current + 1) % IMAGES
+    hot.level(image)
+    hot.tracker.clear()
+    write(hot, 10)
+    record = hot.cut(image, hot.sequence + 1, 99)
+    assert record is not None
+    assert (record.epoch_pages, record.pages) == (1, 2)
+    assert hot.differences(image).tolist() == []
 
 
 def test_a_page_that_went_back_after_precopy_is_not_missed(mirror: Mirror) -> None:
