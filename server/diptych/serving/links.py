@@ -30,6 +30,8 @@ log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 1 << 20
 TRUSTED_PAYLOAD_BYTES_MAX = 1 << 31
+GATHERED_BYTES_MAX = 1 << 16
+"""For the writer: so much is worth a system call at once."""
 UNSENT_BYTES_MAX = 128 << 20
 """Above what may be unanswered, so that writing never has to stop for it."""
 
@@ -68,17 +70,46 @@ class _Link(asyncio.BufferedProtocol, ABC):
 
 
 class WriterLink(_Link):
-    """To and from one writer process."""
+    """To and from one writer process.
+
+    What one round of the loop has for a writer that is busy is sent together: a system call for
+    each client's read would cost both processes more than all else about a short one.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(gateway)
         self._summary: Words = np.zeros(frames.SUMMARY, np.int64)
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
 
-    def send_all(self, parts: list[bytes]) -> None:
-        self.transport.writelines(parts)
+    def send(self, data: bytes) -> None:
+        self._gather(data)
+        self._flush()
+
+    def send_soon(self, data: bytes) -> None:
+        """Send once this round of the loop has brought all it has, or much already."""
+        if not self._gathered:
+            self.gateway.loop.call_soon(self._flush)
+        self._gather(data)
+        if self._gathered_bytes >= GATHERED_BYTES_MAX:
+            self._flush()
+
+    def _gather(self, data: bytes) -> None:
+        self._gathered.append(data)
+        self._gathered_bytes += len(data)
+
+    def _flush(self) -> None:
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        if gathered:
+            self.transport.write(b"".join(gathered) if len(gathered) > 1 else gathered[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gathered.clear()
         self.gateway.writer_lost(self)
+
+    def close(self) -> None:
+        self._gathered.clear()
+        super().close()
 
     def _received(self, count: int) -> None:
         if not count:

@@ -116,7 +116,10 @@ class Transactions:
         if self.met:
             assert self.link is not None
             entry.sends = 1
-            self.link.send(entry.data)
+            if self._unanswered.count:
+                self.link.send_soon(entry.data)
+            else:  # the writer has nothing to do until then
+                self.link.send(entry.data)
         else:
             entry.until = self.gateway.loop.time() + self._wait_s
             self.gateway.tick_soon()
@@ -132,7 +135,7 @@ class Transactions:
         entries = self._unanswered.for_writer(self.gateway.is_there)
         if entries:
             self.gateway.counts.resent += sum(e.count for e in entries if e.sends > 1)
-            self.link.send_all([entry.data for entry in entries])
+            self.link.send(b"".join(entry.data for entry in entries))
 
     def forget_sessions(self) -> None:
         """Drop what came on sessions, whose numbers the next writer may have given to others."""
