@@ -51,6 +51,7 @@ from diptych.engine.engine import Engine  # noqa: E402
 from diptych.serving.local import Server  # noqa: E402
 from diptych.store import words as at  # noqa: E402
 from diptych.testing import running  # noqa: E402
+from diptych_client import Client  # noqa: E402
 from diptych_client.protocol import HEADER_BYTES, Kind  # noqa: E402
 from exchange import app as exchange  # noqa: E402
 from tpcc import Scale  # noqa: E402
@@ -66,6 +67,8 @@ SUBJECTS: dict[str, tuple[App, tuple[str, ...]]] = {
 }
 ANSWER = (0xCE, 0, 1, 0x86, 0xA0)  # a number, as an order's
 
+LOOK_S = 0.15
+STEADY_LOOKS = 8  # one after the other that find more orders: no setup takes so long
 NO_CHECKPOINTS = {"checkpoint_interval_s": 1e6, "checkpoint_after_bytes": 1 << 40}
 Figures = dict[str, Any]
 
@@ -208,7 +211,7 @@ def measured(arguments: argparse.Namespace, subject: str, shape: str, mode: str)
             flags,
             connections,
             in_flight,
-            arguments.seconds + arguments.warmup + arguments.slack,
+            arguments.seconds + arguments.warmup + arguments.slack + LOOK_S * STEADY_LOOKS,
         )
         figures = watched(server, load, arguments.seconds, arguments.warmup)
         report = report_of(load)
@@ -228,10 +231,7 @@ def watched(
 ) -> Figures:
     """Of the middle of a load: orders/s, and what each process used per order."""
     with server.client() as client:
-        # Until calls are encoded and the load has begun.
-        before = orders(client.info())
-        while orders(client.info()) < before + 1_000 and load.poll() is None:
-            time.sleep(0.05)
+        wait_for_load(client, load)
         time.sleep(warmup_s)
         roles = {"client": [load.pid]} | server.pids
         pids = {role: roles[role] for role in ("client", "gateway", "writer", "reader")}
@@ -257,6 +257,18 @@ def watched(
         "us_per_order": sum(of["us_per_order"] for of in processes.values()),
         "processes": processes,
     }
+
+
+def wait_for_load(client: Client, load: subprocess.Popen[bytes]) -> None:
+    """Until calls come without a pause: between a mix's setup and its load they are encoded, which
+    takes the client seconds and is not the path.
+    """
+    in_a_row, before = 0, orders(client.info())
+    while in_a_row < STEADY_LOOKS and load.poll() is None:
+        time.sleep(LOOK_S)
+        now = orders(client.info())
+        in_a_row = in_a_row + 1 if now > before else 0
+        before = now
 
 
 def orders(info: Figures) -> int:

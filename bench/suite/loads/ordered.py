@@ -91,7 +91,8 @@ class OrderedLoad(Load):
         gap_ns: int,
     ) -> Connections:
         if len(self._shared) < kernels.WORDS:
-            self._shared = np.zeros(kernels.WORDS, np.int64)
+            more = kernels.WORDS - len(self._shared)
+            self._shared = np.append(self._shared, np.zeros(more, np.int64))
             self._shared[kernels.PROTOCOL] = self._protocol.number
         table: list[str] = []
         cycles = [

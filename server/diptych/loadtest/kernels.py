@@ -44,7 +44,8 @@ COUNT_UNTIL_NS = 4  # to here are counted, and none is sent from here on
 REFUSALS = 5  # rows of `refusals` filled
 REFUSED_BYTES = 6  # and of `refused`
 ATTENTION = 7  # a connection was lost, is blocked or unblocked, or needs a larger input
-SHARED_WORDS = 8
+ROUND_NS = 8  # a timetable is looked at so often; what came due since is sent together
+SHARED_WORDS = 9
 
 # columns of the table of counts; one row an operation
 ASKED, RESULTS, REJECTED, ERRORS = 0, 1, 2, 3
@@ -175,7 +176,8 @@ def offer(
         return
     count = row[WINDOW] - (row[SENT] - row[ANSWERED])
     if row[GAP_NS]:
-        due = max(0, (now_ns - row[FIRST_DUE_NS]) // row[GAP_NS] + 1)
+        round_ns = now_ns - now_ns % shared[ROUND_NS]
+        due = max(0, (round_ns - row[FIRST_DUE_NS]) // row[GAP_NS] + 1)
         count = min(count, due - row[SENT])
     if count > 0:
         row[UNSENT] = 0
