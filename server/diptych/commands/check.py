@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from diptych import config
 from diptych.app import App
 from diptych.commands.serve import capacities_of, import_app
-from diptych.errors import ConfigurationError
+from diptych.errors import ConfigurationError, DeclarationError
 from diptych.serving.spawn import forbid_library_threads
 
 if TYPE_CHECKING:
@@ -55,17 +55,17 @@ def run(arguments: argparse.Namespace) -> int:
 
         layout_bytes(app, settings.capacities)  # refuses capacities of tables that there are not
         began = time.monotonic()
-        handlers = _handlers(app)
+        handlers = _handlers(app, settings.compile_s)
         compiled_s = time.monotonic() - began
         data = None
         if settings.data is not None:
             data = inspect_data(app, settings.data, settings.capacities, settings.app)
-    except (ConfigurationError, OSError) as error:
+    except (ConfigurationError, DeclarationError, OSError) as error:
         if arguments.json:
             print(json.dumps({"error": str(error), "sound": False}))
         else:
             print(f"diptych check: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigurationError) else 1
+        return 1 if isinstance(error, OSError) else 2
     sound = not any(handlers.values()) and (data is None or data.sound)
     if arguments.json:
         print(json.dumps(_as_json(app, handlers, data, sound=sound), default=str))
@@ -86,13 +86,14 @@ def _settings(arguments: argparse.Namespace) -> config.Settings:
     return settings
 
 
-def _handlers(app: App) -> dict[str, str]:
+def _handlers(app: App, limit_s: float) -> dict[str, str]:
     """Why each compiled handler can't be compiled, or "", by name."""
     if not any(each.compiled for each in app.operations):
         return {}
+    from diptych.serving.compiling import compile_apart
     from diptych.store.compiled.handlers import check_handlers  # takes seconds to import
 
-    return check_handlers(app)
+    return compile_apart(app, limit_s) or check_handlers(app)
 
 
 def _as_json(
