@@ -36,7 +36,7 @@ from diptych.store.compiled.messages import explain
 from diptych.store.compiled.native import KERNELS, PREFIX, publish
 from diptych.store.compiled.pipeline import dispatcher_of
 from diptych.store.compiled.programs import answer_program, arguments_program
-from diptych.store.compiled.promptness import is_prompt
+from diptych.store.compiled.promptness import why_not_prompt
 from diptych.store.compiled.shapes import parameter_type, words_count
 from diptych.store.compiled.source import place_of
 from diptych.store.compiled.types import DbType, Refused
@@ -155,7 +155,7 @@ def _loaded(app: App, stored: Stored) -> Compiled:
         table_of(operations, addresses, stored),
         frozenset(each.number for each in operations if each.kind == "transaction"),
         frozenset(each.number for each in queries),
-        frozenset(each.number for each in queries if is_prompt(each.function)),
+        frozenset(each.number for each in queries if not why_not_prompt(each.function)),
     )
 
 
