@@ -397,8 +397,10 @@ class App:
     ) -> AbstractContextManager[Bench]:
         """Open the real engine in this process, without sockets, for tests and scripts.
 
-        `now`: where `db.now` starts, ns since 1970 (left out: the clock); `check`: run every
-        invariant and verify all structures after each transaction; `setup`: run the app's setup.
+        `lane`: "compiled" runs compiled what a server would, or every transaction where the
+        application does not choose; `now`: where `db.now` starts, ns since 1970 (left out: the
+        clock); `check`: run every invariant and verify all structures after each transaction;
+        `setup`: run the app's setup.
         """
         from diptych.testing import Bench  # the engine needs Numba; a declaration does not
 

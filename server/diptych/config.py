@@ -174,6 +174,9 @@ class Settings:
         "who answers compiled queries that can't take long",
         choices=("gateway", "readers"),
     )
+    compile_s: float = setting(
+        600.0, "how long compiling handlers may take, at a start", low=1, high=86_400
+    )
     log_format: str = setting("text", "format of the log on stderr", choices=("text", "json"))
     sync: Sync = field(default_factory=Sync)
     limits: Limits = field(default_factory=Limits)

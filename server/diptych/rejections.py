@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
-from types import FunctionType
+from collections.abc import Callable, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
 from diptych_client.errors import Rejected
@@ -31,14 +31,26 @@ def rejection_codes(handler: Callable[..., Any]) -> tuple[str, ...]:
         except (OSError, SyntaxError, TypeError):
             continue
         for call in ast.walk(tree):
-            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            if not isinstance(call, ast.Call):
                 continue
-            called = function.__globals__.get(call.func.id)
+            called = named(call.func, function.__globals__)
             if called is Rejected and call.args and isinstance(call.args[0], ast.Constant):
                 codes.add(str(call.args[0].value))
             elif package_of(called) == package_of(function):
                 waiting.append(called)
     return tuple(sorted(codes))
+
+
+def named(expression: ast.expr, names: Mapping[str, Any]) -> Any:
+    """What an expression stands for that is one of these names, or is reached from one through
+    modules: `Rejected`, `diptych.Rejected`. None: anything else.
+    """
+    if isinstance(expression, ast.Name):
+        return names.get(expression.id)
+    if isinstance(expression, ast.Attribute):
+        module = named(expression.value, names)
+        return getattr(module, expression.attr, None) if isinstance(module, ModuleType) else None
+    return None
 
 
 def package_of(member: Any) -> str:

@@ -18,11 +18,11 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import FunctionType, ModuleType, NoneType, UnionType
+from types import FunctionType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from diptych.errors import DeclarationError
-from diptych.rejections import package_of
+from diptych.rejections import named, package_of
 from diptych.schema import TableSpec, type_hints
 
 Kind = Enum("Kind", ["UNKNOWN", "NONE", "DB", "TABLE", "INDEX", "ROW", "ROWS", "SELECTION"])
@@ -185,15 +185,11 @@ class Scope:
 
 def function_called(func: ast.expr, scope: Scope, function: FunctionType) -> FunctionType | None:
     """The function of the same package that a call in `function` names, in its module or through
-    another one.
+    others.
     """
-    called = None
-    if isinstance(func, ast.Name) and not scope.binds(func.id):
-        called = function.__globals__.get(func.id)
-    elif isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
-        module = function.__globals__.get(func.value.id)
-        if isinstance(module, ModuleType) and not scope.binds(func.value.id):
-            called = getattr(module, func.attr, None)
+    if any(isinstance(node, ast.Name) and scope.binds(node.id) for node in ast.walk(func)):
+        return None
+    called = named(func, function.__globals__)
     if not isinstance(called, FunctionType):
         return None
     return called if package_of(called) == package_of(function) else None

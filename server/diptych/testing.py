@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from diptych_client.errors import Rejected, error_from
 from diptych_client.operations import Operation, read_operations, unknown_operation, unpack
 from diptych_client.protocol import HEADER_BYTES, Header, Kind, encode_frame
 from diptych_client.surface import name_of
+
+if TYPE_CHECKING:
+    from diptych.engine.query_lane import QueryLane
 
 __all__ = ["Bench", "Server", "running"]
 
@@ -70,6 +73,7 @@ class Bench:
         size_bytes = layout_bytes(self.app)
         self._region = Region.create(size_bytes, scratch_bytes=SCRATCH_BYTES, name="bench")
         compiled = None
+        self._query_lane: QueryLane | None = None
         if self.lane == "compiled":
             from diptych.store.compiled.handlers import compiled_operations  # seconds to import
 
@@ -91,6 +95,10 @@ class Bench:
         )
         write_stamp(self._region, Stamp(State.COMPLETE, EPOCH, 0, 1, time.monotonic_ns()))
         self._queries = Queries(self.app, [reading])
+        if compiled is not None:
+            from diptych.engine.query_lane import QueryLane  # has a kernel of its own
+
+            self._query_lane = QueryLane(compiled, reading)
         # Another one than queries get: what a test keeps of it is not a view that a query kept.
         self.db: Db = Database(self._engine.layout, reading, writable=False)
         self._refresh()
@@ -125,11 +133,11 @@ class Bench:
         if self._closed:
             raise RuntimeError("this bench is not open; call it inside `with app.open() as ...`")
         payload = operation.encode(arguments, named)
+        frame = encode_frame(operation.kind, payload, operation=operation.number, request=1)
         if operation.kind is Kind.TRANSACTION:
-            frame = encode_frame(Kind.TRANSACTION, payload, operation=operation.number, request=1)
             reply = self._transact(frame)
         else:
-            reply = self._query(operation.number, payload)
+            reply = self._query(frame, operation.number, payload)
         header, answer = Header.read(reply), reply[HEADER_BYTES:]
         if header.kind == Kind.REJECTED:
             code, details = unpack(answer)
@@ -182,7 +190,11 @@ class Bench:
         self._after()
         return reply
 
-    def _query(self, number: int, payload: bytes) -> bytes:
+    def _query(self, frame: bytes, number: int, payload: bytes) -> bytes:
+        if self._query_lane is not None:
+            told = self._query_lane.run(frame, self._engine.sequence)
+            if told is not None:
+                return told
         try:
             return self._queries.run(
                 0, EPOCH, self._engine.sequence, time.monotonic_ns(), number, 1, payload

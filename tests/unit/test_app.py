@@ -114,7 +114,7 @@ def test_an_operation_is_described_as_hello_tells_it() -> None:
             {"name": "where", "type": {"tuple": ["int", "float"]}, "default": [1, 2.5]},
         ],
         "result": {"record": ["Order", [["id", "int"], ["lines", {"list": record}]]]},
-        "codes": ["bad_price", "no_lines", "refused"],
+        "codes": ["bad_price", "no_lines", "refused", "unlucky"],
         "doc": "Place an order.\n\nWith all of its lines.",
     }
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import ModuleType
 from typing import Annotated, Any
 
 import pytest
@@ -221,6 +222,10 @@ def listed(db: Tables) -> list[Order]:
     return list(db.ordr)
 
 
+modules: Any = ModuleType("modules")
+modules.here = sys.modules[__name__]
+
+
 def test_helpers_that_a_handler_calls() -> None:
     def handler(db: Db) -> int:
         row = found(db, 1)
@@ -231,6 +236,9 @@ def test_helpers_that_a_handler_calls() -> None:
     def through_the_module(db: Db) -> int:
         return module.helper(db, 1, 2)  # a local name: not followed
 
+    def through_two_modules(db: Db) -> int:
+        return modules.here.helper(db, 1, 2)  # type: ignore[no-any-return]
+
     wrong = "table 'order' has no column"
     assert said(handler) == [
         f"1 {wrong} 'pryce'; did you mean 'price'?",
@@ -238,6 +246,7 @@ def test_helpers_that_a_handler_calls() -> None:
         f"2 {wrong} 'prize'; did you mean 'price'?",
     ]
     assert said(through_the_module) == []
+    assert said(through_two_modules) == [f"1 {wrong} 'pryce'; did you mean 'price'?"]
 
 
 def test_every_mistake_is_told_with_its_place() -> None:

@@ -1,12 +1,12 @@
 """`diptych check bank:app [--data DIR]`: is the application right, and is its data?
 
-Imports the application, which checks its declarations, compiles every handler marked compiled, and
-warns of what transactions do that a replay of the log may do otherwise. With a data directory it
-reads every checkpoint there, and the log unless a server is at work, and tells what a start would
-make of the newest: use it, run the log behind it, migrate it (which is rehearsed in memory), or
-refuse it. Changes nothing, and may run beside a server. Exit
-codes: 0 all is well (also with warnings), 1 something is not, 2 wrong usage, configuration or
-application.
+Imports the application, which checks its declarations, compiles every handler marked compiled, says
+which queries among them are prompt, or why not, and warns of what transactions do that a replay of
+the log may do otherwise. With a data directory it reads every checkpoint there, and the log unless
+a server is at work, and tells what a start would make of the newest: use it, run the log behind it,
+migrate it (which is rehearsed in memory), or refuse it. Changes nothing, and may run beside a
+server. Exit codes: 0 all is well (also with warnings), 1 something is not, 2 wrong usage,
+configuration or application.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from diptych import config
 from diptych.app import App
 from diptych.commands.serve import capacities_of, import_app
-from diptych.errors import ConfigurationError
+from diptych.errors import ConfigurationError, DeclarationError
 from diptych.serving.spawn import forbid_library_threads
 
 if TYPE_CHECKING:
@@ -55,22 +55,23 @@ def run(arguments: argparse.Namespace) -> int:
 
         layout_bytes(app, settings.capacities)  # refuses capacities of tables that there are not
         began = time.monotonic()
-        handlers = _handlers(app)
+        handlers = _handlers(app, settings.compile_s)
         compiled_s = time.monotonic() - began
         data = None
         if settings.data is not None:
             data = inspect_data(app, settings.data, settings.capacities, settings.app)
-    except (ConfigurationError, OSError) as error:
+    except (ConfigurationError, DeclarationError, OSError) as error:
         if arguments.json:
             print(json.dumps({"error": str(error), "sound": False}))
         else:
             print(f"diptych check: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigurationError) else 1
+        return 1 if isinstance(error, OSError) else 2
     sound = not any(handlers.values()) and (data is None or data.sound)
     if arguments.json:
-        print(json.dumps(_as_json(app, handlers, data, sound=sound), default=str))
+        told = _as_json(app, handlers, _not_prompt(app, handlers), data, sound=sound)
+        print(json.dumps(told, default=str))
     else:
-        _print_app(app, handlers, compiled_s)
+        _print_app(app, handlers, _not_prompt(app, handlers), compiled_s)
         if data is not None:
             _print_data(data)
         print("all is well" if sound else "not all is well")
@@ -86,17 +87,37 @@ def _settings(arguments: argparse.Namespace) -> config.Settings:
     return settings
 
 
-def _handlers(app: App) -> dict[str, str]:
+def _handlers(app: App, limit_s: float) -> dict[str, str]:
     """Why each compiled handler can't be compiled, or "", by name."""
     if not any(each.compiled for each in app.operations):
         return {}
+    from diptych.serving.compiling import compile_apart
     from diptych.store.compiled.handlers import check_handlers  # takes seconds to import
 
-    return check_handlers(app)
+    return compile_apart(app, limit_s) or check_handlers(app)
+
+
+def _not_prompt(app: App, handlers: dict[str, str]) -> dict[str, str]:
+    """Why each query that compiles is not for the gateway to answer, or "", by name."""
+    if not handlers:
+        return {}
+    from diptych.store.compiled.promptness import why_not_prompt
+
+    queries = [each for each in app.operations if each.kind == "query"]
+    return {
+        each.name: why_not_prompt(each.function)
+        for each in queries
+        if handlers.get(each.name) == ""
+    }
 
 
 def _as_json(
-    app: App, handlers: dict[str, str], data: DataReport | None, *, sound: bool
+    app: App,
+    handlers: dict[str, str],
+    not_prompt: dict[str, str],
+    data: DataReport | None,
+    *,
+    sound: bool,
 ) -> dict[str, Any]:
     return {
         "app": app.name,
@@ -104,17 +125,22 @@ def _as_json(
         "tables": list(app.tables),
         "operations": [operation.name for operation in app.operations],
         "compiled": handlers,
+        "prompt": not_prompt,
         "hazards": [asdict(hazard) for hazard in app.hazards()],
         "data": None if data is None else asdict(data),
         "sound": sound,
     }
 
 
-def _print_app(app: App, handlers: dict[str, str], compiled_s: float) -> None:
+def _print_app(
+    app: App, handlers: dict[str, str], not_prompt: dict[str, str], compiled_s: float
+) -> None:
     tables, operations = len(app.tables), len(app.operations)
     print(f"{app.name}, version {app.version}: {tables} tables, {operations} operations")
     for name, refusal in handlers.items():
-        print(f"handler {name}: {refusal or 'compiles'}")
+        why = not_prompt.get(name)
+        prompt = "" if why is None else f", not prompt: it {why}" if why else ", prompt"
+        print(f"handler {name}: {refusal or 'compiles'}{prompt}")
     if handlers:
         print(f"{len(handlers)} handlers compiled in {compiled_s:.1f} s")
     for hazard in app.hazards():

@@ -141,6 +141,8 @@ def _serve(settings: config.Settings, directory: Path, *, check: bool) -> int:
         return 0
     try:
         return Supervisor(app, settings).run()
+    except DeclarationError as error:
+        raise ConfigurationError(str(error)) from None
     except OSError as error:
         print(f"diptych serve: {error}", file=sys.stderr)
         return 1

@@ -31,10 +31,12 @@ from diptych.control_page import ControlPage, Word
 from diptych.engine.attempts import Attempts, Ending, Verdict
 from diptych.engine.facts import facts_of, to_text
 from diptych.engine.lane import compiled_for, lane_of
+from diptych.errors import DeclarationError
 from diptych.serving import checkpointer, gateway, reader, resources, writer
 from diptych.serving.banner import announce
 from diptych.serving.bundles import Progress
 from diptych.serving.children import Child, RestartPolicy, ending
+from diptych.serving.compiling import compile_apart
 from diptych.serving.control import Control, Message, stream_pair
 from diptych.serving.images import Images
 from diptych.serving.placement import ROLES, place_of
@@ -123,7 +125,7 @@ class Supervisor(Processes):
         )
         self._attempts = Attempts(self.settings.data)
         resources.warm_kernels()
-        compiled_for(self.app)
+        self._compile()
         self._take_signals()
         if self._lifeline is not None:
             self._watch(self._lifeline, self._on_lifeline)
@@ -137,6 +139,15 @@ class Supervisor(Processes):
             finally:
                 self._kill_all()
         return self._code
+
+    def _compile(self) -> None:
+        """Have the handlers' code in memory, for all processes to come: none of them compiles."""
+        settings = self.settings
+        refusals = compile_apart(self.app, settings.compile_s, settings.log_format)
+        refused = [refusal for refusal in refusals.values() if refusal]
+        if refused:
+            raise DeclarationError("\n".join(refused))
+        compiled_for(self.app)
 
     def _look_at_transaction(self) -> None:
         if self._writer is not None and self._watchdog.must_end(self._writer, time.monotonic_ns()):

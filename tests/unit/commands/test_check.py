@@ -296,6 +296,37 @@ def test_a_handler_that_can_not_be_compiled(
     assert "can't be compiled" in refusal
 
 
+def test_which_queries_are_prompt(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = write(place, "prompt")
+    with (place / "checked_prompt.py").open("a") as file:
+        file.write(
+            "@app.query(compiled=True)\n"
+            "def price(db: Db, id: int) -> int:\n"
+            "    return db.item[id].price\n"
+            "@app.query(compiled=True)\n"
+            "def most(db: Db) -> int:\n"
+            "    result = 0\n"
+            "    for row in db.item:\n"
+            "        result = max(result, row.price)\n"
+            "    return result\n"
+            "@app.query\n"
+            "def plain(db: Db) -> int:\n"
+            "    return len(db.item)\n"
+            "@app.transaction(compiled=True)\n"
+            "def raised(db: Db, id: int) -> None:\n"
+            "    db.item[id].price += 1\n"
+        )
+    code, said = check(capsys, name)
+    assert code == 0
+    assert "handler price: compiles, prompt\n" in said
+    assert "handler most: compiles, not prompt: it has a loop\n" in said
+    assert "handler raised: compiles\n" in said
+    code, said = check(capsys, name, "--json")
+    told = json.loads(said)
+    assert told["prompt"] == {"price": "", "most": "has a loop"}
+    assert told["compiled"] == {"price": "", "most": "", "raised": ""}
+
+
 def test_wrong_usage(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(capsys, "checked_none:app")[0] == 2
     code, said = check(capsys, write(place, "capacity"), "--capacity", "itm=5")

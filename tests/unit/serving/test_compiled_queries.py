@@ -15,9 +15,10 @@ import pytest
 from numba.core import config
 from tests.support import points
 from tests.support.burst import Burst
+from tests.support.lanes import Lanes
 from tests.support.points import ACCOUNTS, CASH
 
-from diptych import App, Db, key
+from diptych import App, Db, Rejected, key
 from diptych.engine.lane import compiled_for
 from diptych.engine.queries import ImageChanged
 from diptych.errors import DeclarationError
@@ -203,6 +204,77 @@ def test_the_exchanges_compiled_queries() -> None:
             bench.place_order(1 + number % 2, "AAPL", side, price, 1 + number)
         assert len(bench.depth("AAPL", Side.BUY)) == 7
         compared.run(*calls)
+
+
+# On a bench.
+
+
+def test_a_compiled_bench_runs_its_queries_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    with points.app.open(lane="compiled", setup=True, now=5_000) as bench:
+        interpreted: list[int] = []
+        run = bench._queries.run
+
+        def counted(*given: Any) -> bytes:
+            interpreted.append(given[4])
+            return run(*given)
+
+        monkeypatch.setattr(bench._queries, "run", counted)
+        assert bench.transfer(1, 2, 5) == bench.point(1) == CASH - 5
+        assert bench.total() == ACCOUNTS * CASH
+        assert bench.owner(3) == ("né 3", 3, 7)
+        assert bench.amounts(2) == [CASH - 5, CASH + 5]
+        bench.advance(seconds=1)
+        assert bench.seen() == (bench.db.sequence, 5_000)  # of the transaction, as on an image
+        with pytest.raises(Rejected, match="too_rich"):
+            bench.at_most(1, 1)
+        assert interpreted == []
+        with pytest.raises(Rejected, match="not_found"):
+            bench.point(4_000)
+        assert bench.plain(2) == CASH + 5
+        assert len(interpreted) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "outcome"),
+    [
+        ("point", [1], CASH - 5),
+        ("plain", [1], CASH - 5),
+        ("point", [4_000], ("rejected", "not_found", {"table": "account", "key": 4_000})),
+        ("both", [1, 2], 2 * CASH),
+        ("total", [], ACCOUNTS * CASH),
+        ("owner", [0, -1], ("", None, -1)),
+        ("owner", [2], ("né 2", None, 7)),
+        ("at_most", [1, CASH], CASH - 5),
+        ("at_most", [2, 1], ("rejected", "too_rich", {"cash": CASH + 5, "most": 1})),
+        ("seen", [], (2, 2_000_001_000)),
+        ("amounts", [3], [CASH - 5, CASH + 5, CASH]),
+        ("amounts", [0], []),
+    ],
+)
+def test_a_benchs_queries_are_the_same_in_both_lanes(
+    lanes: Lanes, name: str, arguments: list[Any], outcome: Any
+) -> None:
+    assert lanes.check(name, *arguments) == outcome
+
+
+def test_a_benchs_errors_are_the_same_in_both_lanes(lanes: Lanes) -> None:
+    assert lanes.check("point", 2**70)[0] == "bad_arguments"
+    assert lanes.check("point", "1")[0] == "bad_arguments"
+    assert lanes.check("amounts", ACCOUNTS + 1)[0] == "bad_arguments"
+    assert lanes.check("amounts", ACCOUNTS) == [CASH - 5, CASH + 5] + [CASH] * (ACCOUNTS - 2)
+    with lanes.benches[0].transaction() as one, lanes.benches[1].transaction() as other:
+        for db in (one, other):
+            db.account[1].cash = 2**63 - 1
+    assert lanes.check("both", 1, 2) == 2**63 - 1 + CASH + 5  # beyond what compiled code adds
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    """One transaction after the setup, two seconds later."""
+    with Lanes(points.app, setup=True) as both:
+        both.advance(2)
+        assert both.call("transfer", 1, 2, 5) == CASH - 5
+        yield both
 
 
 # What is refused.

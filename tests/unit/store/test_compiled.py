@@ -14,6 +14,8 @@ from tests.support.lanes import Lanes
 from tests.support.things import Tag, application
 
 import bank
+import diptych as dp
+import diptych_client.errors
 from diptych import App, Db, Rejected, items
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.errors import TableFull
@@ -53,6 +55,32 @@ def test_rejections_are_those_of_the_interpreted_lane() -> None:
     with Lanes(bank.app, setup=True) as lanes:
         for arguments in [(1, 2, 5_000), (1, 2, 0), (1, 999, 5), (-7, 1, 5)]:
             assert lanes.check("transfer", *arguments)[0] == "rejected"
+
+
+def named_otherwise(db: Db, how: int) -> int:
+    if how == 1:
+        raise dp.Rejected("through_a_module", how=how)
+    if how == 2:
+        raise diptych_client.errors.Rejected("through_two")
+    if how == 3:
+        raise dp.DiptychError("no rejection")
+    return how
+
+
+def test_a_rejection_may_be_named_through_modules() -> None:
+    app = application(named_otherwise)
+    (operation,) = app.operations
+    assert operation.describe()["codes"] == ["through_a_module", "through_two"]
+    app.check_names()
+    assert not app.hazards()
+    with Lanes(app) as lanes:
+        assert lanes.check("named_otherwise", 0) == 0
+        assert lanes.check("named_otherwise", 1) == ("rejected", "through_a_module", {"how": 1})
+        assert lanes.check("named_otherwise", 2) == ("rejected", "through_two", {})
+        engine = lanes.benches[1]._engine
+        assert engine.compiled == engine.sequence
+        assert lanes.check("named_otherwise", 3) == ("error", "no rejection")
+        assert engine.compiled < engine.sequence
 
 
 def test_what_needs_memory_is_left_to_the_interpreter_and_gets_it() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tests.support.things import Kind, Name, application
 
+import diptych as dp
 from diptych import App, Db, Rejected, items, text
 from diptych.errors import DeclarationError
 
@@ -233,6 +234,11 @@ def formatted(db: Db, number: int) -> None:
 def made_up_code(db: Db, name: Name) -> None:
     """the code of a rejection must be a literal"""
     raise Rejected(name)  # here
+
+
+def made_up_through_a_module(db: Db, name: Name) -> None:
+    """the code of a rejection must be a literal"""
+    raise dp.Rejected(name)  # here
 
 
 def any_of(db: Db) -> bool:

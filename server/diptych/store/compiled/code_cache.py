@@ -67,6 +67,15 @@ def directory() -> Path | None:
     return found
 
 
+def is_usable() -> bool:
+    """Whether code can be kept, as far as can be told before there is any; if not, that is said."""
+    place = directory()
+    if place is not None and not os.access(place, os.W_OK):
+        _say_not_kept(f"{place} can't be written to")
+        return False
+    return place is not None
+
+
 def read(app_name: str, key: str) -> Stored | None:
     """What is kept under this key; None: nothing, or nothing whole."""
     place = directory()

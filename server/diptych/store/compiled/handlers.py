@@ -36,7 +36,7 @@ from diptych.store.compiled.messages import explain
 from diptych.store.compiled.native import KERNELS, PREFIX, publish
 from diptych.store.compiled.pipeline import dispatcher_of
 from diptych.store.compiled.programs import answer_program, arguments_program
-from diptych.store.compiled.promptness import is_prompt
+from diptych.store.compiled.promptness import why_not_prompt
 from diptych.store.compiled.shapes import parameter_type, words_count
 from diptych.store.compiled.source import place_of
 from diptych.store.compiled.types import DbType, Refused
@@ -63,21 +63,33 @@ def compiled_operations(
     """
     known = _compiled.setdefault(app, {})
     if every not in known:
-        stored, refusals = _compile(app, chosen(app, every), progress)
+        stored, refusals = _compile(app, chosen(app, every), progress, log.debug)
         if refusals:
             raise DeclarationError("\n".join(refusals.values()))
         known[every] = _loaded(app, stored)
     return known[every]
 
 
-def check_handlers(app: App, *, progress: Progress = log.info) -> dict[str, str]:
+def check_handlers(
+    app: App, *, progress: Progress = log.info, begins: Progress = log.debug
+) -> dict[str, str]:
     """Why each operation that is marked compiled can't be, with file and line, or "", by name.
 
-    Keeps the code when all can be, so that a start finds it.
+    Keeps the code when all can be, so that a start finds it. `begins` gets what each step is,
+    before it takes its time.
     """
     operations = chosen(app, every=False)
-    _, refusals = _compile(app, operations, progress)
+    _, refusals = _compile(app, operations, progress, begins)
     return {operation.name: refusals.get(operation.name, "") for operation in operations}
+
+
+def is_kept(app: App) -> bool:
+    """Whether what is marked compiled is compiled already, here or on disk."""
+    operations = chosen(app, every=False)
+    return (
+        False in _compiled.get(app, {})
+        or _kept(app, operations, key_of(app, operations)) is not None
+    )
 
 
 def chosen(app: App, every: bool) -> list[Operation]:
@@ -88,7 +100,7 @@ def chosen(app: App, every: bool) -> list[Operation]:
 
 
 def _compile(
-    app: App, operations: Sequence[Operation], progress: Progress
+    app: App, operations: Sequence[Operation], progress: Progress, begins: Progress
 ) -> tuple[Stored, dict[str, str]]:
     """The code of these operations, from disk if it is there, and why some have none, by name."""
     if config.DISABLE_JIT:
@@ -96,11 +108,12 @@ def _compile(
     if not operations:
         return Stored([], []), {}
     key = key_of(app, operations)
-    stored = code_cache.read(app.name, key)
-    if stored is not None and _is_loadable(stored, operations):
-        return stored, {}
+    kept = _kept(app, operations, key)
+    if kept is not None:
+        return kept, {}
     began, count = time.monotonic(), len(operations)
     progress(f"compiling {count} handlers of {app.name}, once for this code and this processor")
+    begins("the kernels that handlers call")
     for name in KERNELS:
         publish(PREFIX + name)  # takes half a minute itself where no kernels are cached
     refusals: dict[str, str] = {}
@@ -109,6 +122,7 @@ def _compile(
         dbs = db_types(app, layouts.of_app(app).tables)
         for number, operation in enumerate(operations, 1):
             since = time.monotonic()
+            begins(f"{operation.name}, {number} of {count}")
             try:
                 made.append(compile_operation(operation, dbs[operation.kind]))
             except DeclarationError as error:
@@ -122,11 +136,14 @@ def _compile(
     return stored, refusals
 
 
-def _is_loadable(stored: Stored, operations: Sequence[Operation]) -> bool:
-    """Whether what was kept is these operations, and all that it calls is there."""
-    names = [each.name for each in stored.operations]
-    found = [each.code for each in stored.operations]
-    return names == [each.name for each in operations] and not missing_symbols(found)
+def _kept(app: App, operations: Sequence[Operation], key: str) -> Stored | None:
+    """What is on disk, if it is these operations, and all that it calls is there."""
+    stored = code_cache.read(app.name, key)
+    if stored is None or [each.name for each in stored.operations] != [
+        each.name for each in operations
+    ]:
+        return None
+    return None if missing_symbols([each.code for each in stored.operations]) else stored
 
 
 def _loaded(app: App, stored: Stored) -> Compiled:
@@ -138,7 +155,7 @@ def _loaded(app: App, stored: Stored) -> Compiled:
         table_of(operations, addresses, stored),
         frozenset(each.number for each in operations if each.kind == "transaction"),
         frozenset(each.number for each in queries),
-        frozenset(each.number for each in queries if is_prompt(each.function)),
+        frozenset(each.number for each in queries if not why_not_prompt(each.function)),
     )
 
 

@@ -147,6 +147,9 @@ def made_by(code: Any, variable: Any) -> Any:
 def constant(code: Any, variable: Any) -> Any:
     """The value of a variable that the code can't change, or None."""
     found = made_by(code, variable)
+    if isinstance(found, ir.Expr) and found.op == "getattr":
+        module = constant(code, found.value)
+        return getattr(module, found.attr, None) if isinstance(module, ModuleType) else None
     return found.value if isinstance(found, ir.Global | ir.FreeVar | ir.Const) else None
 
 
