@@ -39,8 +39,10 @@ FUNCTIONS = {
     "delivery": (INT4, INT4),
     "stock_level": (INT4, INT4, INT8),
 }
-CONNECTIONS = 8
-IN_FLIGHT = 4
+CONNECTIONS, IN_FLIGHT = (
+    8,
+    8,
+)  # the most on two cores, of 4 to 32 connections with 1 to 8 calls each
 WARMUP_S = 2.0  # until every connection has its plans
 
 

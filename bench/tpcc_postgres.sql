@@ -75,7 +75,8 @@ BEGIN
   RETURN found;
 END $$;
 
--- Lines are rows of item, supplier and quantity.
+-- Lines are rows of item, supplier and quantity. All of them are taken in one statement, sorted; only what
+-- an order names several times is taken in several passes, since each line sees what the one before left.
 CREATE FUNCTION new_order(
   p_warehouse int, p_district int, p_customer int, p_lines int[],
   OUT placed int, OUT entered bigint, OUT last text, OUT credit text, OUT discount int,
@@ -83,7 +84,8 @@ CREATE FUNCTION new_order(
   OUT brands text[], OUT prices int[], OUT amounts int[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  line record;
+  pass int := 0;
+  done int := 0;
   taken record;
   infos text[];
 BEGIN
@@ -94,33 +96,40 @@ BEGIN
   FROM warehouse w, customer c
   WHERE w.id = p_warehouse
     AND c.warehouse = p_warehouse AND c.district = p_district AND c.id = p_customer;
-  FOR line IN
-    SELECT keyed.*, item.name, item.price, item.data
-    FROM unnest(p_lines[:][1:1], p_lines[:][2:2], p_lines[:][3:3])
-      WITH ORDINALITY AS keyed (item, supplier, quantity, number)
-    LEFT JOIN item ON item.id = keyed.item
-    ORDER BY keyed.supplier, keyed.item, keyed.number
-  LOOP
-    IF line.price IS NULL THEN RAISE EXCEPTION 'item_not_found'; END IF;
-    UPDATE stock SET
-      quantity = quantity - line.quantity + CASE WHEN quantity - line.quantity < 10 THEN 91 ELSE 0 END,
-      year_to_date = year_to_date + line.quantity,
-      order_count = order_count + 1,
-      remote_count = remote_count + (line.supplier <> p_warehouse)::int
-    WHERE warehouse = line.supplier AND item = line.item
-    RETURNING quantity, data, CASE p_district
-      WHEN 1 THEN dist_01 WHEN 2 THEN dist_02 WHEN 3 THEN dist_03 WHEN 4 THEN dist_04
-      WHEN 5 THEN dist_05 WHEN 6 THEN dist_06 WHEN 7 THEN dist_07 WHEN 8 THEN dist_08
-      WHEN 9 THEN dist_09 ELSE dist_10 END AS info
-    INTO STRICT taken;
-    names[line.number] := line.name;
-    stocks[line.number] := taken.quantity;
-    brands[line.number] := CASE
-      WHEN line.data LIKE '%ORIGINAL%' AND taken.data LIKE '%ORIGINAL%' THEN 'B' ELSE 'G' END;
-    prices[line.number] := line.price;
-    amounts[line.number] := line.quantity * line.price;
-    infos[line.number] := taken.info;
-    total := total + line.quantity * line.price;
+  WHILE done < array_length(p_lines, 1) LOOP
+    pass := pass + 1;
+    FOR taken IN
+      UPDATE stock SET
+        quantity = stock.quantity - line.quantity
+          + CASE WHEN stock.quantity - line.quantity < 10 THEN 91 ELSE 0 END,
+        year_to_date = stock.year_to_date + line.quantity,
+        order_count = stock.order_count + 1,
+        remote_count = stock.remote_count + (line.supplier <> p_warehouse)::int
+      FROM (
+        SELECT *, row_number() OVER (PARTITION BY supplier, item ORDER BY number) AS turn
+        FROM unnest(p_lines[:][1:1], p_lines[:][2:2], p_lines[:][3:3])
+          WITH ORDINALITY AS keyed (item, supplier, quantity, number)
+      ) AS line JOIN item ON item.id = line.item
+      WHERE line.turn = pass AND stock.warehouse = line.supplier AND stock.item = line.item
+      RETURNING line.number, item.name, stock.quantity AS stock, item.price,
+        line.quantity * item.price AS amount,
+        CASE WHEN item.data LIKE '%ORIGINAL%' AND stock.data LIKE '%ORIGINAL%' THEN 'B' ELSE 'G' END
+          AS brand,
+        CASE p_district
+          WHEN 1 THEN dist_01 WHEN 2 THEN dist_02 WHEN 3 THEN dist_03 WHEN 4 THEN dist_04
+          WHEN 5 THEN dist_05 WHEN 6 THEN dist_06 WHEN 7 THEN dist_07 WHEN 8 THEN dist_08
+          WHEN 9 THEN dist_09 ELSE dist_10 END AS info
+    LOOP
+      names[taken.number] := taken.name;
+      stocks[taken.number] := taken.stock;
+      brands[taken.number] := taken.brand;
+      prices[taken.number] := taken.price;
+      amounts[taken.number] := taken.amount;
+      infos[taken.number] := taken.info;
+      total := total + taken.amount;
+      done := done + 1;
+    END LOOP;
+    IF NOT FOUND THEN RAISE EXCEPTION 'item_not_found'; END IF;
   END LOOP;
   UPDATE district SET next_order = next_order + 1 WHERE warehouse = p_warehouse AND id = p_district
   RETURNING next_order - 1, tax INTO STRICT placed, district_tax;

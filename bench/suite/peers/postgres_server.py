@@ -24,6 +24,7 @@ from bench.suite.peers.redis_peer import START_S, free_port
 
 SETTINGS = {
     "shared_buffers": "512MB",
+    "random_page_cost": "1.1",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "30min",
     "wal_level": "minimal",
