@@ -39,10 +39,8 @@ FUNCTIONS = {
     "delivery": (INT4, INT4),
     "stock_level": (INT4, INT4, INT8),
 }
-CONNECTIONS, IN_FLIGHT = (
-    8,
-    8,
-)  # the most on two cores, of 4 to 32 connections with 1 to 8 calls each
+SHAPES = {"none": (8, 8), "fsync": (32, 1)}
+"""Connections and calls in flight on each: what did most on two cores, of 4 to 32 times 1 to 8."""
 WARMUP_S = 2.0  # until every connection has its plans
 
 
@@ -78,14 +76,9 @@ class Store:
         ]
 
 
-def measured(
-    scale: Scale,
-    seconds: float,
-    durability: str,
-    connections: int = CONNECTIONS,
-    in_flight: int = IN_FLIGHT,
-) -> Run:
+def measured(scale: Scale, seconds: float, durability: str) -> Run:
     """The mix for some seconds on a server of its own, and the conditions broken at the end."""
+    connections, in_flight = SHAPES[durability]
     settings = LoadSettings(
         connections=connections,
         in_flight=in_flight,
