@@ -75,8 +75,8 @@ def tables_in(text: str) -> Iterator[Table]:
 TPCC = """\
 One warehouse, the exact deck, no keying times; no result as the TPC means it. SQLite in one
 process; PostgreSQL over TCP, a function an operation. *compiled is*: so many times as fast as this,
-of what is as durable. With one warehouse a durable PostgreSQL is bound by its disk: each payment
-holds the warehouse's row until its commit is synced."""
+of what is as durable. In a durable PostgreSQL rows stay locked until a commit is synced, and all
+payments write one warehouse's."""
 SCRIPTS = (
     Script(
         "tpcc",
