@@ -1,4 +1,4 @@
-"""TPC-C over TCP, one warehouse: compiled, interpreted, and SQLite beside it.
+"""TPC-C over TCP, one warehouse: compiled, interpreted, and SQLite and PostgreSQL beside it.
 
     python bench/tpcc.py                                three runs of 8 s of each, in turn
     python bench/tpcc.py --seconds 30 --runs 5 --json
@@ -9,9 +9,12 @@ keying or thinking times; with `--queries` also connections that ask for order s
 levels all the time. Two of the mix's operations are queries, which here see all that was answered
 before. Page tracking and syncs are on, the load generator shares the machine, and the consistency
 conditions are checked at the end of each run. SQLite (`tpcc_sqlite`) has no network and no other
-process beside it. Reports medians over the runs; nothing is durable. Absolute figures belong to
-the machine and what else it does, and tpmC (new orders entered a minute) is no result in the sense
-of the TPC.
+process beside it; PostgreSQL (`tpcc_postgres`) is loaded over TCP by as many connections as suit it
+best, and left out with a notice where there is none. Reports medians over the runs. With *fsync* an
+answer means that its transaction is on the disk below the directory of temporary files (TMPDIR),
+and is compared with the compiled lane's that means so, too; else nothing is durable. Absolute
+figures belong to the machine and what else it does, and tpmC (new orders entered a minute) is no
+result in the sense of the TPC.
 """
 
 from __future__ import annotations
@@ -25,34 +28,44 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 sys.path.append(str(Path(__file__).resolve().parent))
 
+import tpcc_postgres
 import tpcc_sqlite
+from bench.suite.peers import postgres_server
+from bench.suite.peers.diptych_peer import NO_CHECKPOINTS
 
 from diptych import App
 from diptych.loadtest import LoadSettings
 from diptych.testing import running
 from tpcc import Scale, app
-from tpcc.driver import CYCLE_CALLS, drive
+from tpcc.driver import CYCLE_CALLS, Run, drive
 
-SYSTEMS = ("compiled", "interpreted", "SQLite")
+FSYNC = ", fsync"
+SYSTEMS = (
+    *("compiled", "interpreted", "SQLite", "PostgreSQL"),
+    *(f"compiled{FSYNC}", f"PostgreSQL{FSYNC}"),
+)
 OPERATIONS = ("new_order", "payment", "delivery", "order_status", "stock_level")
 
 
 def main() -> int:
     arguments = parsed()
-    runs: dict[str, list[dict[str, float]]] = {system: [] for system in arguments.systems}
+    systems = present(arguments.systems)
+    runs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
     for _ in range(arguments.runs):
-        for system in arguments.systems:
+        for system in systems:
             runs[system].append(measured(system, arguments))
     rows = [
         {"system": system, "runs": arguments.runs}
         | medians(each)
-        | ratios(runs.get("compiled", []), each)
+        | ratios(runs.get(f"compiled{FSYNC}" if system.endswith(FSYNC) else "compiled", []), each)
         for system, each in runs.items()
     ]
     if arguments.json:
@@ -72,34 +85,53 @@ def main() -> int:
     )
     print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
     for row in rows:
-        served = row["system"] != "SQLite"
+        own = "pause_p50_ms" in row  # what only this server tells of itself
         shown = [
             row["system"],
             spread(row, "transactions_per_s", 0),
             spread(row, "compiled_is", 1),
             f"{row['tpmc']:,.0f}",
             *(f"{row[f'{n}_p50_ms']:.2f} / {row[f'{n}_p99_ms']:.1f}" for n in OPERATIONS),
-            f"{row['queries_per_s']:,.0f}" if served else "-",
+            f"{row['queries_per_s']:,.0f}" if own else "-",
             *(
-                f"{row[f'{what}_p50_ms']:.1f} / {row[f'{what}_p99_ms']:.1f}" if served else "-"
+                f"{row[f'{what}_p50_ms']:.1f} / {row[f'{what}_p99_ms']:.1f}" if own else "-"
                 for what in ("staleness", "pause")
             ),
-            f"{row['pages_per_transaction']:.1f}" if served else "-",
+            f"{row['pages_per_transaction']:.1f}" if own else "-",
             "hold",
         ]
         print("| " + " | ".join(map(str, shown)) + " |")
     return 0
 
 
+def present(systems: list[str]) -> list[str]:
+    """Those that can run here. Says why the others can't."""
+    found = [each for each in systems if not each.startswith("PostgreSQL")]
+    why = postgres_server.missing()
+    if why is None or found == systems:
+        return systems
+    print(f"PostgreSQL is left out: {why}", file=sys.stderr)
+    return found
+
+
 def measured(system: str, arguments: argparse.Namespace) -> dict[str, float]:
     """One run of one system. Errors: RuntimeError when not all went well."""
     scale = Scale(1, arguments.items, arguments.customers)
+    durability = "fsync" if system.endswith(FSYNC) else "none"
     if system == "SQLite":
         figures = tpcc_sqlite.measured(scale, arguments.seconds)
         if broken := figures.pop("broken"):
             raise RuntimeError(f"SQLite: {', '.join(broken)}")
         return figures
-    return served(app if system == "compiled" else interpreted(app), scale, arguments)
+    if system.startswith("PostgreSQL"):
+        done = tpcc_postgres.measured(scale, arguments.seconds, durability)
+        refused = {each.name: each.refused for each in done.operations}
+        if done.audit.broken or done.failures or not done.report.clean:
+            raise RuntimeError(f"{system}: {done.audit.broken or refused}")
+        return figures_of(done)
+    return served(
+        interpreted(app) if system == "interpreted" else app, scale, durability, arguments
+    )
 
 
 def interpreted(compiled: App) -> App:
@@ -110,7 +142,9 @@ def interpreted(compiled: App) -> App:
     return made
 
 
-def served(chosen: App, scale: Scale, arguments: argparse.Namespace) -> dict[str, float]:
+def served(
+    chosen: App, scale: Scale, durability: str, arguments: argparse.Namespace
+) -> dict[str, float]:
     """One run on a server of its own."""
     settings = LoadSettings(
         connections=arguments.connections,
@@ -121,27 +155,40 @@ def served(chosen: App, scale: Scale, arguments: argparse.Namespace) -> dict[str
         cycle_calls=CYCLE_CALLS,
         setup=False,
     )
-    with running(chosen) as server:
-        done = drive(server.address, scale, settings)
+    with tempfile.TemporaryDirectory() as directory:
+        options: dict[str, Any] = {}
+        if durability != "none":
+            options = NO_CHECKPOINTS | {"data": Path(directory), "durability": durability}
+        with running(chosen, **options) as server:
+            done = drive(server.address, scale, settings)
     if not done.clean:
         raise RuntimeError("\n".join(done.lines()))
     told: dict[str, Any] = done.as_dict()
-    staleness_us = done.report.server_after["queries"]["staleness_us"]
-    figures: dict[str, float] = {
-        "transactions_per_s": told["transactions_per_s"],
-        "tpmc": told["tpmc"],
+    return figures_of(done) | {
         "queries_per_s": told["queries_per_s"],
         "pages_per_sync": told["pages_per_sync"]["p50"],
         "pages_per_transaction": told["pages_per_transaction"],
         "loaded_s": told["loaded_s"],
+        **times("pause", told["pause_us"]),
+        **times("staleness", done.report.server_after["queries"]["staleness_us"]),
     }
-    times_us = {"pause": told["pause_us"], "staleness": staleness_us}
-    times_us |= {name: told["operations"][name]["latency_us"] for name in OPERATIONS}
-    for name, found_us in times_us.items():
-        for part in ("p50", "p99"):
-            told_us = found_us[part]  # None where a short run had no such call
-            figures[f"{name}_{part}_ms"] = math.nan if told_us is None else told_us / 1000
+
+
+def figures_of(done: Run) -> dict[str, float]:
+    """What every system that is loaded over TCP tells."""
+    figures = {"transactions_per_s": done.transactions_per_s, "tpmc": done.tpmc}
+    latencies_us = {each.name: each.latency_us for each in done.operations}
+    for name in OPERATIONS:
+        figures |= times(name, latencies_us[name])
     return figures
+
+
+def times(name: str, found_us: dict[str, Any]) -> dict[str, float]:
+    """Two percentiles in ms; not a number where a short run had no such call."""
+    return {
+        f"{name}_{part}_ms": math.nan if found_us[part] is None else found_us[part] / 1000
+        for part in ("p50", "p99")
+    }
 
 
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:

@@ -14,12 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import cycle, islice
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import tpcc_sql
+
 from diptych import Rejected
-from tpcc import Scale, app, population
+from tpcc import Scale
 from tpcc.app import (
     BAD_CREDIT,
     DATA_CHARACTERS_SHOWN,
@@ -54,23 +55,6 @@ TAKE_STOCK = """UPDATE stock SET
     year_to_date = year_to_date + ?1, order_count = order_count + 1,
     remote_count = remote_count + ?2
     WHERE warehouse = ?3 AND item = ?4 RETURNING quantity, dist_{district:02}, data"""
-BROKEN = {
-    "payments_add_up": """SELECT count(*) FROM warehouse w WHERE year_to_date !=
-        (SELECT ifnull(sum(year_to_date), 0) FROM district WHERE warehouse = w.id)""",
-    "orders_are_counted": """SELECT count(*) FROM (SELECT next_order - 1 AS told,
-        (SELECT ifnull(max(id), 0) FROM "order"
-            WHERE warehouse = d.warehouse AND district = d.id) AS last,
-        (SELECT max("order") FROM new_order
-            WHERE warehouse = d.warehouse AND district = d.id) AS waiting
-        FROM district d) WHERE told != last OR waiting != last""",
-    "waiting_orders_have_no_gaps": """SELECT count(*) FROM (SELECT 1 FROM new_order
-        GROUP BY warehouse, district HAVING max("order") - min("order") + 1 != count(*))""",
-    "lines_are_counted": """SELECT count(*) FROM district d WHERE
-        (SELECT ifnull(sum(line_count), 0) FROM "order"
-            WHERE warehouse = d.warehouse AND district = d.id) !=
-        (SELECT count(*) FROM order_line WHERE warehouse = d.warehouse AND district = d.id)""",
-}
-"""TPC-C's conditions 1 to 4 as the example has them: how many places break each."""
 
 
 class Store:
@@ -90,25 +74,18 @@ class Store:
 
     def load(self, scale: Scale) -> None:
         """Take the example's own population over, row by row."""
-        with app.open() as bench:
-            for operation, arguments in population(scale):
-                bench.call(operation, *arguments)
-            self.run("BEGIN")
-            for name, table in bench.db.tables.items():
-                spec = table.layout.spec
-                names = [column.name for column in spec.columns]
-                kinds = [f'"{each.name}" {TYPES[each.kind]}' for each in spec.columns]
-                keys = ", ".join(f'"{column.name}"' for column in spec.keys)
-                rowid = "" if len(spec.keys) == 1 else " WITHOUT ROWID"
-                self.run(f'CREATE TABLE "{name}" ({", ".join(kinds)}, PRIMARY KEY ({keys})){rowid}')
-                marks = ", ".join("?" * len(names))
-                get = attrgetter(*names)
-                self.connection.executemany(
-                    f'INSERT INTO "{name}" VALUES ({marks})', map(get, table)
-                )
-            self.run("CREATE INDEX by_name ON customer (warehouse, district, last, first)")
-            self.run('CREATE INDEX by_customer ON "order" (warehouse, district, customer, id)')
-            self.run("COMMIT")
+        self.run("BEGIN")
+        for spec, rows in tpcc_sql.tables(scale):
+            kinds = [f'"{each.name}" {TYPES[each.kind]}' for each in spec.columns]
+            keys = ", ".join(f'"{column.name}"' for column in spec.keys)
+            rowid = "" if len(spec.keys) == 1 else " WITHOUT ROWID"
+            columns = f"{', '.join(kinds)}, PRIMARY KEY ({keys})"
+            self.run(f'CREATE TABLE "{spec.name}" ({columns}){rowid}')
+            marks = ", ".join("?" * len(kinds))
+            self.connection.executemany(f'INSERT INTO "{spec.name}" VALUES ({marks})', rows)
+        self.run("CREATE INDEX by_name ON customer (warehouse, district, last, first)")
+        self.run('CREATE INDEX by_customer ON "order" (warehouse, district, customer, id)')
+        self.run("COMMIT")
         self.run("ANALYZE")
 
     def one(self, statement: str, *values: Any) -> Any:
@@ -130,7 +107,7 @@ class Store:
 
     def broken(self) -> list[str]:
         """The consistency conditions that do not hold."""
-        return [name for name, statement in BROKEN.items() if self.one(statement)[0]]
+        return [name for name, statement in tpcc_sql.BROKEN.items() if self.one(statement)[0]]
 
     # The operations -----------------------------------------------------------------------------
 

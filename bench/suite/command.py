@@ -20,7 +20,7 @@ from bench.suite.sections import analytics, durable, orders
 from bench.suite.sections.scripts import SCRIPTS
 
 EPILOG = """\
-The whole suite takes 2 minutes with --quick and 15 without, on two quiet cores with everything
+The whole suite takes 2 minutes with --quick and 20 without, on two quiet cores with everything
 compiled before. For figures to publish: --rounds 5 --seconds 3, three times as long.
 
 sections (all of them, unless named):

@@ -120,6 +120,9 @@ def goals(cpus: int) -> list[Goal]:
         section = "durable" if durability else "orders"
         return orders(section, loop, peer + durability, share)
 
+    def tpcc(system: str) -> Any:
+        return cell("tpcc", "", (system,), "compiled is")
+
     return [
         Goal("Orders, times Redis Lua", "floor", 8, against("Redis Lua")),
         Goal("Orders, times Tarantool", "floor", 8, against("Tarantool")),
@@ -158,7 +161,9 @@ def goals(cpus: int) -> list[Goal]:
              most=True),
         Goal("TPC-C transactions a second", "floor", 30e3,
              cell("tpcc", "", ("compiled",), "transactions/s")),
-        Goal("TPC-C, times SQLite", "floor", 10, cell("tpcc", "", ("SQLite",), "compiled is")),
+        Goal("TPC-C, times SQLite", "floor", 10, tpcc("SQLite")),
+        Goal("TPC-C, times PostgreSQL", "floor", 10, tpcc("PostgreSQL")),
+        Goal("TPC-C with fsync, times PostgreSQL", "floor", 10, tpcc("PostgreSQL, fsync")),
         Goal("TPC-C transactions a second", "aim", 100e3,
              cell("tpcc", "", ("compiled",), "transactions/s")),
     ]  # fmt: skip

@@ -50,8 +50,8 @@ def flow(in_flight: int = 32) -> Flow:
 
 
 def plain(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments as ints and texts, without enums, ResultOf left as it is."""
-    return tuple(each if isinstance(each, str | ResultOf) else int(each) for each in arguments)
+    """Arguments without enums, which become ints."""
+    return tuple(int(each) if isinstance(each, int) else each for each in arguments)
 
 
 def played(call: Callable[..., Any], count: int) -> list[Any]:

@@ -1,78 +1,37 @@
-"""PostgreSQL with the exchange in PL/pgSQL, of the `postgres` on the PATH or in a wheel (pgserver).
-
-`none` is fsync=off, synchronous_commit=off and unlogged tables; `fsync` is what everybody runs. It
-refuses to run as root, so then it runs as another user.
-"""
+"""PostgreSQL with the exchange in PL/pgSQL, on a server of its own (`postgres_server`)."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pwd
-import shutil
-import signal
 import struct
-import subprocess
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bench.suite.loads.ordered import run_ordered
-from bench.suite.loads.postgres import Postgres, PostgresCalls, PostgresError
+from bench.suite.loads.postgres import INT4, INT8, TEXT, Postgres, PostgresCalls, PostgresError
+from bench.suite.peers import postgres_server
 from bench.suite.peers.base import Peer, Served
-from bench.suite.peers.redis_peer import START_S, free_port
+from bench.suite.peers.postgres_server import Cluster
 from bench.suite.workload import SYMBOL, Holdings, Tape, trades
 
 from diptych.loadtest import LoadSettings, Mix, Report
 from diptych.loadtest.mix import Call
 
 SCHEMA = Path(__file__).with_name("postgres.sql")
-SETTINGS = {
-    "shared_buffers": "512MB",
-    "max_wal_size": "4GB",
-    "checkpoint_timeout": "30min",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "jit": "off",
-    "log_min_messages": "panic",
-    "unix_socket_directories": "",
-    "listen_addresses": "127.0.0.1",
+FUNCTIONS = {
+    "place_order": (INT8, TEXT, INT4, INT8, INT8, INT4),
+    "cancel_order": (INT8, INT8),
+    "vwap": (TEXT,),
 }
-UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-
-
-def binaries() -> Path | None:
-    """The directory of initdb and postgres."""
-    if found := shutil.which("postgres"):
-        directory = Path(found).resolve().parent
-        if (directory / "initdb").exists():
-            return directory
-    wheel = importlib.util.find_spec("pgserver")
-    if wheel is not None and wheel.origin:
-        directory = Path(wheel.origin).parent / "pginstall" / "bin"
-        if (directory / "initdb").exists():
-            return directory
-    return None
-
-
-def account() -> str | None:
-    """Whom to run as: None for whoever this is, another than root in its place."""
-    if os.getuid() != 0:
-        return None
-    names = {each.pw_name for each in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
 
 
 class PostgresServed(Served):
-    def __init__(self, process: subprocess.Popen[bytes], port: int, *, logged: bool) -> None:
-        self.process = process
-        asker = connected(port, process)
-        asker.run(SCHEMA.read_text().replace("$TABLE", "TABLE" if logged else "UNLOGGED TABLE"))
-        asker.close()
-        self._asker = Postgres(port)
-        self._protocol = PostgresCalls(port)
+    def __init__(self, cluster: Cluster) -> None:
+        self.process = cluster.process
+        cluster.define(SCHEMA)
+        self._asker = Postgres(cluster.port, FUNCTIONS)
+        self._protocol = PostgresCalls(cluster.port, FUNCTIONS)
 
     def close(self) -> None:
         self._asker.close()
@@ -142,64 +101,16 @@ class PostgreSql(Peer):
     warmup_factor = 4.0
 
     def missing(self) -> str | None:
-        if binaries() is None:
-            return "there is no postgres with its initdb, on the PATH or in an installed pgserver"
-        return None
+        return postgres_server.missing()
 
     def version(self) -> str:
-        said = subprocess.run([self._program("postgres"), "--version"], capture_output=True)
-        return said.stdout.decode().split(") ", 1)[1].strip()
+        return postgres_server.version()
 
     @contextmanager
     def open(self, directory: Path, durability: str = "none") -> Iterator[Served]:
-        data, user, port = directory / "cluster", account(), free_port()
-        data.mkdir()
-        if user is not None:
-            shutil.chown(data, user)
-            for each in (directory, directory.parent):
-                each.chmod(each.stat().st_mode | 0o011)  # so that it can get there
-        subprocess.run(
-            [
-                *(self._program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"),
-                *("--no-sync", "-E", "UTF8", "--locale=C"),
-            ],
-            user=user,
-            cwd=data,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        settings = SETTINGS | {"port": str(port)} | ({} if durability == "fsync" else UNSAFE)
-        process = subprocess.Popen(
-            [
-                *(self._program("postgres"), "-D", str(data)),
-                *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
-            ],
-            user=user,
-            cwd=data,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            served = PostgresServed(process, port, logged=durability == "fsync")
+        with postgres_server.started(directory, durability) as cluster:
+            served = PostgresServed(cluster)
             try:
                 yield served
             finally:
                 served.close()
-        finally:
-            process.send_signal(signal.SIGINT)  # its "fast" end: rolls back and disconnects
-            process.wait()
-
-    def _program(self, name: str) -> str:
-        directory = binaries()
-        assert directory is not None
-        return str(directory / name)
-
-
-def connected(port: int, process: subprocess.Popen[bytes]) -> Postgres:
-    """The first connection, once it accepts one. Errors: RuntimeError."""
-    until = time.monotonic() + START_S
-    while time.monotonic() < until and process.poll() is None:
-        with suppress(OSError, PostgresError):
-            return Postgres(port, prepare=False)
-        time.sleep(0.05)
-    raise RuntimeError(f"{process.args!r} did not start")
