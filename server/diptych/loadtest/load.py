@@ -37,7 +37,7 @@ DRAIN_S = 10.0
 ROUND_NS = 250_000  # how late a call of the timetable may be sent when the load has time for it
 LONG_ROUND_NS = 1_000_000
 LONG_ROUND_CALLS = 2
-"""With more calls than that on each connection in a long round, rounds are long: a system call for
+"""With so many calls on each connection in a long round, rounds are long: a system call for
 each would take a processor, here and in the server, that is wanted for what is measured."""
 
 
@@ -127,7 +127,7 @@ class Load:
         self._round_ns = ROUND_NS
         if settings.rate is not None:
             gap_ns = max(1, round(settings.connections * 1e9 / settings.rate))
-            if LONG_ROUND_CALLS * gap_ns < LONG_ROUND_NS:
+            if LONG_ROUND_CALLS * gap_ns <= LONG_ROUND_NS:
                 self._round_ns = LONG_ROUND_NS
         self._shared[kernels.ROUND_NS] = self._round_ns
         try:
