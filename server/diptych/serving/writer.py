@@ -294,6 +294,8 @@ class Writer:
                 ticket = self._log_aborts()
             gateway.hold(ticket, engine.replies)
             engine.replies.clear()
+            if command_log.durable < command_log.written:
+                self._look_at_log()  # a sync may end long before these transactions do
             self._release(gateway)
             self._sync()
             self._ahead.step()
@@ -354,15 +356,22 @@ class Writer:
 
     def _on_log(self, events: int) -> None:
         """A sync of the log has ended."""
-        self._log.on_wakeup()
+        self._look_at_log()
         for gateway in self._gateways:
-            self._release(gateway)
             if gateway.next < gateway.count and not gateway.full:
                 # It was full of replies that were held, and no event of its own may come.
                 self._work(gateway)
-        self._syncs += 1
-        if self._syncs % SYNCS_TOLD == 0:
-            self._control_words[Word.SYNC_US] = self._log.sync_us(99)
+
+    def _look_at_log(self) -> None:
+        """Find out whether a sync has ended, and send what waited for it."""
+        before = self._log.durable
+        self._log.on_wakeup()
+        for gateway in self._gateways:
+            self._release(gateway)
+        if self._log.durable != before:
+            self._syncs += 1
+            if self._syncs % SYNCS_TOLD == 0:
+                self._control_words[Word.SYNC_US] = self._log.sync_us(99)
 
     def _note_log(self) -> None:
         self._control_words[Word.LOG_BYTES] = self._log.bytes_written
