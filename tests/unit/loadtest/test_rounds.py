@@ -1,4 +1,4 @@
-"""When calls of a timetable leave: those that came due in one round together, none before its end."""
+"""When calls of a timetable leave: those that came due in a round together, none before its end."""
 
 from __future__ import annotations
 

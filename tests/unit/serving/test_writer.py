@@ -73,17 +73,71 @@ def test_frames_that_wait_for_held_replies_are_run_when_these_have_left() -> Non
         gateway.count = 5
         worked: list[GatewayPeer] = []
         writer: Any = SimpleNamespace(
-            _gateways=[gateway],
-            _log=SimpleNamespace(on_wakeup=lambda: None),
-            _release=lambda _: gateway.release(1),
-            _work=worked.append,
-            _syncs=0,
+            _look_at_log=lambda: gateway.release(1), _gateways=[gateway], _work=worked.append
         )
         gateway.hold(1, bytearray(UNSENT_SOFT_BYTES // 2 + 1))
         gateway.hold(2, bytearray(UNSENT_SOFT_BYTES // 2 + 1))
         assert gateway.full
         Writer._on_log(writer, 0)
         assert worked == [gateway]
+
+
+class SlowLog:
+    """A log whose first sync ends while the first piece of a batch runs."""
+
+    written = durable = 0
+
+    def append_batch(self, *record: Any) -> int:
+        self.written = 1
+        return 1
+
+    def start_sync(self) -> None:
+        pass
+
+    def on_wakeup(self) -> None:
+        self.durable = self.written
+
+
+def test_answers_leave_when_their_sync_has_ended_not_when_their_batch_has() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        gateway = GatewayPeer(ours, 1)
+        gateway.buffer = FrameBuffer.holding(frame("put", "a") + frame("put", "b"))
+        happened: list[str] = []
+        engine = SimpleNamespace(sequence=0, aborts=[], replies=bytearray(), outcome=0)
+        engine.begin = lambda time_ns: None
+
+        def run(frames: Any, starts: Any, first: int, count: int, deadline_ns: int) -> int:
+            happened.append(f"run {first}")
+            engine.replies += b"reply"
+            return 1
+
+        engine.run = run
+        writer: Any = Writer.__new__(Writer)
+        vars(writer).update(
+            engine=engine,
+            _log=SlowLog(),
+            _gateways=[gateway],
+            _ahead=Mock(),
+            _sync=lambda: None,
+            _note_log=lambda: None,
+            _send=lambda gateway, data: happened.append("send"),
+            _outcome=0,
+            _syncs=0,
+            _transaction_ns=1.0,
+        )
+        writer._transact(gateway, 0, 2)
+    assert happened == ["run 0", "send", "run 1", "send"]
+
+
+def test_a_sync_that_nobody_waits_for_is_taken_note_of_too() -> None:
+    """Its descriptor would stay readable, and the writer would look at it for ever."""
+    noted: list[bool] = []
+    log = SimpleNamespace(written=1, durable=1, on_wakeup=lambda: noted.append(True))
+    writer: Any = Writer.__new__(Writer)
+    vars(writer).update(_log=log, _gateways=[], _syncs=0)
+    writer._on_log(0)
+    assert noted == [True]
 
 
 def test_a_checkpointer_that_left_takes_no_handler_of_another_with_it() -> None:
