@@ -18,6 +18,7 @@ import contextlib
 import errno
 import itertools
 import os
+import select
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -212,6 +213,14 @@ class CommandLog:
         except OSError as error:
             raise self._break("sync", error) from None
         self._synced()
+
+    def wait_briefly(self, seconds: float) -> None:
+        """Until no sync is under way, but no longer than that. Errors: LogBroken."""
+        until = time.monotonic() + seconds
+        while self._under_way is not None and (left := until - time.monotonic()) > 0:
+            # That it is readable may be of a sync before, which was waited for.
+            select.select([self._syncer.wakeup_fd], [], [], left)
+            self.on_wakeup()
 
     def wait(self, ticket: int) -> None:
         """Until `ticket` is durable. Errors: LogBroken; ValueError: there is no such ticket."""

@@ -29,6 +29,9 @@ class NoLog:
     def on_wakeup(self) -> None:
         pass
 
+    def wait_briefly(self, seconds: float) -> None:
+        pass
+
     def wait(self, ticket: int) -> None:
         pass
 

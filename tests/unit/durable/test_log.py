@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -384,6 +385,47 @@ def test_on_a_real_disk(tmp_path: Path, files: Files, durability: str) -> None:
     second.log.close()
     assert read(path=tmp_path)[0] == second.records
     assert "log-next.partial" not in os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("files", [Files(), WithThread()], ids=["kernel", "thread"])
+def test_waiting_briefly_ends_with_the_sync(tmp_path: Path, files: Files) -> None:
+    log = Appended(begin(files, path=tmp_path))
+    log.log.wait_briefly(10)  # nothing is under way
+    for _ in range(20):
+        log.batch(1, b"a")
+        log.log.start_sync()
+        log.log.wait_briefly(10)
+        assert log.log.durable == log.log.written
+    log.log.close()
+
+
+class Stuck(Files):
+    """Of a disk whose syncs end when they are let."""
+
+    def __init__(self) -> None:
+        self.lets = threading.Event()
+        self.lets.set()
+
+    def syncer(self) -> Syncer:
+        return ThreadSyncer(self.sync_data)
+
+    def sync_data(self, fd: int) -> None:
+        assert self.lets.wait(10)
+        super().sync_data(fd)
+
+
+def test_waiting_briefly_ends_without_the_sync(tmp_path: Path) -> None:
+    files = Stuck()
+    log = Appended(begin(files, path=tmp_path))
+    files.lets.clear()
+    log.batch(1, b"a")
+    log.log.start_sync()
+    log.log.wait_briefly(0.001)
+    assert (log.log.durable, log.log.written) == (0, 1)
+    files.lets.set()
+    log.log.wait_briefly(10)
+    assert log.log.durable == 1
+    log.log.close()
 
 
 class Slow(Files):

@@ -14,6 +14,7 @@ import pytest
 from tests.support.once import SMALL, Rig, frame, keyed
 
 from diptych.durable import DiskFull
+from diptych.durable.patience import Patience
 from diptych.serving.checkpoint_peer import CheckpointPeer
 from diptych.serving.frames import FrameBuffer
 from diptych.serving.peers import UNSENT_SOFT_BYTES, GatewayPeer
@@ -94,6 +95,9 @@ class SlowLog:
     def start_sync(self) -> None:
         pass
 
+    def wait_briefly(self, seconds: float) -> None:
+        pass  # not as briefly as that
+
     def on_wakeup(self) -> None:
         self.durable = self.written
 
@@ -123,6 +127,7 @@ def test_answers_leave_when_their_sync_has_ended_not_when_their_batch_has() -> N
             _note_log=lambda: None,
             _send=lambda gateway, data: happened.append("send"),
             _outcome=0,
+            _patience=Patience(),
             _syncs=0,
             _transaction_ns=1.0,
         )
