@@ -150,7 +150,7 @@ class Asked:
         connection.queries += query.count
         wanted = self.gateway.queries.arrive(query)
         if wanted is not None:
-            self.gateway.tell_writer(channel.wanted(wanted))
+            self.gateway.tell_writer_soon(channel.wanted(wanted))
         self.gateway.pump_soon()
 
     def _tell_history(self, connection: Connection, operation: int, request: int) -> None:

@@ -285,6 +285,11 @@ class Gateway:
         if self.transactions.link is not None:
             self.transactions.link.send(frame)
 
+    def tell_writer_soon(self, frame: bytes) -> None:
+        """Behind the transactions that this round of the loop brings."""
+        if self.transactions.link is not None:
+            self.transactions.link.send_behind(frame)
+
     def replies(self, number: int, data: bytes, count: int) -> None:
         """Whole reply frames for one connection, in order."""
         connection = self._connections.get(number)

@@ -81,6 +81,8 @@ class WriterLink(_Link):
         self._summary: Words = np.zeros(frames.SUMMARY, np.int64)
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
+        self._behind: list[bytes] = []
+        self._round_ends = False  # whether the loop will say so
 
     def send(self, data: bytes) -> None:
         self._gather(data)
@@ -88,11 +90,27 @@ class WriterLink(_Link):
 
     def send_soon(self, data: bytes) -> None:
         """Send once this round of the loop has brought all it has, or much already."""
-        if not self._gathered:
-            self.gateway.loop.call_soon(self._flush)
+        self._await_end_of_round()
         self._gather(data)
         if self._gathered_bytes >= GATHERED_BYTES_MAX:
             self._flush()
+
+    def send_behind(self, data: bytes) -> None:
+        """Send behind all that this round brings: between transactions it would cut a batch in two,
+        and each is logged, and synced, by itself.
+        """
+        self._await_end_of_round()
+        self._behind.append(data)
+
+    def _await_end_of_round(self) -> None:
+        if not self._round_ends:
+            self._round_ends = True
+            self.gateway.loop.call_soon(self._end_round)
+
+    def _end_round(self) -> None:
+        behind, self._behind, self._round_ends = self._behind, [], False
+        self._gathered += behind
+        self._flush()
 
     def _gather(self, data: bytes) -> None:
         self._gathered.append(data)
@@ -104,12 +122,16 @@ class WriterLink(_Link):
             self.transport.write(b"".join(gathered) if len(gathered) > 1 else gathered[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._gathered.clear()
+        self._forget()
         self.gateway.writer_lost(self)
 
     def close(self) -> None:
-        self._gathered.clear()
+        self._forget()
         super().close()
+
+    def _forget(self) -> None:
+        self._gathered.clear()
+        self._behind.clear()
 
     def _received(self, count: int) -> None:
         if not count:

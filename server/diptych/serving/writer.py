@@ -287,7 +287,7 @@ class Writer:
             self._refuse(gateway, first, stop, full)
             return
         command_log.start_sync()
-        self._wait_for_sync()
+        self._wait_for_sync(count)
         engine.begin(time_ns)
         began_ns = time.monotonic_ns()
         while first < stop:
@@ -307,10 +307,10 @@ class Writer:
         took_ns = (time.monotonic_ns() - began_ns) / count
         self._transaction_ns += 0.1 * (took_ns - self._transaction_ns)
 
-    def _wait_for_sync(self) -> None:
+    def _wait_for_sync(self, count: int) -> None:
         """Let the log's sync end first where that is quicker; else it goes on while these run."""
-        limit_ns = self._patience.limit_ns() if self._log.durable < self._log.written else 0
-        if limit_ns:
+        limit_ns = self._patience.limit_ns(count)
+        if limit_ns and self._log.durable < self._log.written:
             began_ns = time.monotonic_ns()
             self._log.wait_briefly(limit_ns / 1e9)
             self._patience.waited(time.monotonic_ns() - began_ns)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from diptych.durable.patience import LIMIT_NS, PROBE, SHORT_NS, Patience
+from diptych.durable.patience import COUNT_MIN, LIMIT_NS, PROBE, SHORT_NS, Patience
 
 
 def waits(patience: Patience, syncs: int, took_ns: int) -> int:
     """How many of so many syncs, which take so long each, are waited for."""
     count = 0
     for _ in range(syncs):
-        limit_ns = patience.limit_ns()
+        limit_ns = patience.limit_ns(COUNT_MIN)
         if limit_ns:
             assert limit_ns == LIMIT_NS
             count += 1
@@ -39,3 +39,8 @@ def test_a_single_slow_sync_changes_nothing() -> None:
     waits(patience, 100, SHORT_NS // 5)
     waits(patience, 1, LIMIT_NS)
     assert waits(patience, 100, SHORT_NS // 5) == 100
+
+
+def test_small_batches_do_not_wait() -> None:
+    patience = Patience()
+    assert [patience.limit_ns(count) for count in (1, COUNT_MIN - 1)] == [0, 0]

@@ -71,6 +71,16 @@ def test_what_can_not_wait_takes_what_was_gathered_before_it_along(side: Side) -
     assert side.go_round() == []
 
 
+def test_what_belongs_behind_a_round_waits_for_its_end(side: Side) -> None:
+    side.link.send_behind(b" behind")
+    side.link.send_soon(b"one")
+    side.link.send(b" now")
+    side.link.send_soon(b"two")
+    assert side.transport.written == [b"one now"]
+    assert side.go_round() == [b"two behind"]
+    assert side.go_round() == []
+
+
 def test_much_leaves_at_once(side: Side) -> None:
     half = bytes(GATHERED_BYTES_MAX // 2)
     side.link.send_soon(half)
@@ -83,6 +93,7 @@ def test_much_leaves_at_once(side: Side) -> None:
 @pytest.mark.parametrize("ends", ["close", "connection_lost"])
 def test_nothing_is_written_to_a_writer_that_is_gone(side: Side, ends: str) -> None:
     side.link.send_soon(b"one")
+    side.link.send_behind(b"two")
     if ends == "close":
         side.link.close()
     else:
