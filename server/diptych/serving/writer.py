@@ -311,9 +311,10 @@ class Writer:
         """Let the log's sync end first where that is quicker; else it goes on while these run."""
         limit_ns = self._patience.limit_ns(count)
         if limit_ns and self._log.durable < self._log.written:
-            began_ns = time.monotonic_ns()
+            began_ns, before = time.monotonic_ns(), self._log.durable
             self._log.wait_briefly(limit_ns / 1e9)
             self._patience.waited(time.monotonic_ns() - began_ns)
+            self._count_sync(before)
 
     def _log_aborts(self) -> int:
         """Note what a replay could not find out again: the ticket that answers wait for."""
@@ -379,6 +380,10 @@ class Writer:
         self._log.on_wakeup()
         for gateway in self._gateways:
             self._release(gateway)
+        self._count_sync(before)
+
+    def _count_sync(self, before: int) -> None:
+        """Tell now and then how long syncs take; `before` was durable before this one ended."""
         if self._log.durable != before:
             self._syncs += 1
             if self._syncs % SYNCS_TOLD == 0:

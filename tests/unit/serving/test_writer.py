@@ -13,12 +13,13 @@ import msgpack
 import pytest
 from tests.support.once import SMALL, Rig, frame, keyed
 
+from diptych.control_page import Word
 from diptych.durable import DiskFull
-from diptych.durable.patience import Patience
+from diptych.durable.patience import COUNT_MIN, Patience
 from diptych.serving.checkpoint_peer import CheckpointPeer
 from diptych.serving.frames import FrameBuffer
 from diptych.serving.peers import UNSENT_SOFT_BYTES, GatewayPeer
-from diptych.serving.writer import Writer
+from diptych.serving.writer import SYNCS_TOLD, Writer
 from diptych_client.protocol import HEADER_BYTES, Kind
 
 
@@ -133,6 +134,24 @@ def test_answers_leave_when_their_sync_has_ended_not_when_their_batch_has() -> N
         )
         writer._transact(gateway, 0, 2)
     assert happened == ["run 0", "send", "run 1", "send"]
+
+
+def test_how_long_syncs_take_is_told_also_when_they_are_waited_for() -> None:
+    """The checkpointer goes by it."""
+    log = SimpleNamespace(written=1, durable=0, sync_us=lambda percentile: 1_000 + percentile)
+
+    def wait_briefly(seconds: float) -> None:
+        log.durable, log.written = log.written, log.written + 1
+
+    log.wait_briefly = wait_briefly
+    words: dict[Word, int] = {}
+    writer: Any = Writer.__new__(Writer)
+    vars(writer).update(_log=log, _patience=Patience(), _syncs=0, _control_words=words)
+    for _ in range(SYNCS_TOLD - 1):
+        writer._wait_for_sync(COUNT_MIN)
+    assert words == {}
+    writer._wait_for_sync(COUNT_MIN)
+    assert words == {Word.SYNC_US: 1_099}
 
 
 def test_a_sync_that_nobody_waits_for_is_taken_note_of_too() -> None:
