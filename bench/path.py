@@ -56,7 +56,7 @@ from diptych_client.protocol import HEADER_BYTES, Kind  # noqa: E402
 from exchange import app as exchange  # noqa: E402
 from tpcc import Scale  # noqa: E402
 from tpcc import app as tpcc  # noqa: E402
-from tpcc.driver import populate  # noqa: E402
+from tpcc.driver import TIMEOUT_S, populate  # noqa: E402
 
 TOY = ("--call", "place 1..1000 100 5")
 SUBJECTS: dict[str, tuple[App, tuple[str, ...]]] = {
@@ -204,7 +204,8 @@ def measured(arguments: argparse.Namespace, subject: str, shape: str, mode: str)
         stack.enter_context(answering(subject))
         server = stack.enter_context(running(app, **settings))
         if subject == "tpcc":
-            populate(server.address, Scale())
+            with Client(server.address, timeout=TIMEOUT_S) as client:
+                populate(client, Scale())
         latency_us = loaded(server, flags, "1", "1", 2.0)["p50"] if arguments.latency else None
         load = started(
             server,

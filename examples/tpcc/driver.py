@@ -191,15 +191,14 @@ def _aloud(words: str) -> None:
     print(words, flush=True)
 
 
-def populate(address: str, scale: Scale) -> float:
+def populate(client: Client, scale: Scale) -> float:
     """Load an empty server; the seconds that took. Errors: DiptychError."""
     began = time.perf_counter()
     calls = (arguments for _, arguments in population(scale))
-    with Client(address, timeout=TIMEOUT_S) as client:
-        while piece := list(islice(calls, POPULATE_IN_FLIGHT)):
-            for result in client.call_many("populate", piece):
-                if isinstance(result, Exception):
-                    raise result
+    while piece := list(islice(calls, POPULATE_IN_FLIGHT)):
+        for result in client.call_many("populate", piece):
+            if isinstance(result, Exception):
+                raise result
     return time.perf_counter() - began
 
 
@@ -224,11 +223,14 @@ def drive(
             scale = Scale(*found)
         else:
             say(f"loading {scale.warehouses} x {scale.items:,} items and so on ...")
-            loaded_s = populate(address, scale)
+            loaded_s = populate(client, scale)
             say(f"loaded in {loaded_s:.1f} s")
         audit = Audit()
         with ExitStack() as stack:
             if watch:
+                # Whoever takes any image may get one with half of what was loaded, on which the
+                # conditions can't hold, until an image with all of it has been seen.
+                audit.take(client)
                 stack.enter_context(_Watch(address, audit))
             report = run_load(
                 address,

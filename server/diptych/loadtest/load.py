@@ -204,6 +204,8 @@ class Load:
                 on_second(second.take(now_ns))
             if sum(connections.lost for connections in both) == everyone:
                 break
+        if on_second is not None and second.over(now_ns := time.monotonic_ns()):
+            on_second(second.take(now_ns))
         if self.settings.rate is not None:
             # What came due since the last look is still sent, where the window has room.
             shared[kernels.ROUND_NS] = 1

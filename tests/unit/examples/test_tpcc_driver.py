@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from diptych.loadtest import OperationReport, Report
+from diptych.loadtest import LoadSettings, OperationReport, Report
 from diptych.testing import running
 from tpcc import Conditions, Scale, __main__, app, driver
+from tpcc.loader import population
 from tpcc.terminals import DECK
 
 SMALL = ["--items", "200", "--customers", "20", "--connections", "2", "--warmup", "0.1"]
@@ -43,6 +44,17 @@ def test_the_driver_on_a_server_that_runs(capsys: pytest.CaptureFixture[str]) ->
     assert first["pages_per_transaction"] > 0
     assert first["operations"]["payment"]["latency_us"]["p99"] > 0
     assert first["operations"]["new_order"]["refused"].keys() <= {"item_not_found"}
+
+
+def test_what_is_watched_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "AUDIT_PAUSE_S", 0.01)
+    scale, settings = Scale(1, 200, 20), LoadSettings(connections=1, duration_s=0.3, setup=False)
+    loading = len(list(population(scale)))
+    with running(app, interval_ms=60_000) as server:
+        watched = driver.drive(server.address, scale, settings, watch=True)
+    assert len(watched.audit.sequences) > 2
+    assert min(watched.audit.sequences) >= loading
+    assert watched.clean
 
 
 def test_no_server_there(capsys: pytest.CaptureFixture[str]) -> None:
