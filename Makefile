@@ -16,8 +16,9 @@ help:
 demo: $(VENV)/.installed
 	cd examples && $(abspath $(VENV))/bin/python -m exchange.demo
 
+# One worker a processor, but few: most tests start servers, which want processors of their own.
 test: $(VENV)/.installed-dev
-	$(RUN)python -m pytest
+	$(RUN)python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(RUN)ruff check .
