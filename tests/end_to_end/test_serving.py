@@ -143,12 +143,12 @@ def test_a_query_that_keeps_a_view_costs_its_reader(server: Server) -> None:
 
 
 def test_a_query_past_its_limit_is_stopped() -> None:
-    with running(app, query_ms=200, readers=1) as server, server.client() as bank:
+    with running(app, query_ms=1000, readers=1) as server, server.client() as bank:
         (reader,) = server.pids["reader"]
         began = time.monotonic()
         with pytest.raises(TimedOut, match="query_ms"):
             bank.slow(60_000)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert bank.total() == TOTAL
         assert not alive(reader)
         assert bank.info()["queries"]["stopped"] == 1

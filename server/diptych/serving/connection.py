@@ -23,7 +23,16 @@ import numpy as np
 
 from diptych.serving import frames
 from diptych.serving.channel import error_frame
-from diptych.serving.frames import FrameBuffer
+from diptych.serving.client_sockets import (
+    FD,
+    NUMBER,
+    READ_BYTES,
+    ROW_WORDS,
+    UNANSWERED,
+    WRITTEN_HERE,
+    write_now,
+)
+from diptych.serving.frames import FrameBuffer, Words
 from diptych.serving.welcome import Hello, read_hello
 from diptych_client.errors import (
     Busy,
@@ -48,7 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("diptych.serving")
 
-READ_BYTES = 32 << 10
 QUERIES_WAIT = "the server has too many queries waiting"
 KIND_AT = 4  # of a frame
 TRANSACTION, QUERY = int(Kind.TRANSACTION), int(Kind.QUERY)
@@ -65,15 +73,16 @@ class State(Enum):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Made by the gateway for each client that connects. `number` is never used again."""
+    """Made by the gateway for each client that connects. Let in, it reads and writes by way of
+    `client_sockets`, where `row` is.
+    """
 
-    def __init__(self, gateway: Gateway, number: int) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.number = number
+        self.row: Words = np.zeros(ROW_WORDS, np.int64)  # until it may stay
         self.state = State.GREETING
         self.client = ""
         self.session = 0
-        self.transactions = 0  # unanswered
         self.queries = 0  # unanswered
         self.congested = False
         self.buffer = FrameBuffer(READ_BYTES, HELLO_BYTES_MAX)
@@ -87,6 +96,20 @@ class Connection(asyncio.BufferedProtocol):
             f"<Connection {self.number} {self.state.name.lower()} {self.client!r}: "
             f"{self.transactions} transactions, {self.queries} queries in flight>"
         )
+
+    @property
+    def number(self) -> int:
+        """Never used again; 0: of one that may not stay."""
+        return self.row.item(NUMBER)
+
+    @property
+    def transactions(self) -> int:
+        """Unanswered ones."""
+        return self.row.item(UNANSWERED)
+
+    @transactions.setter
+    def transactions(self, count: int) -> None:
+        self.row[UNANSWERED] = count
 
     # What asyncio calls.
 
@@ -127,6 +150,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = State.CLOSED
+        self.gateway.sockets.leave(self)
         self._cancel_timer()
         self.gateway.disconnected(self)
 
@@ -136,13 +160,37 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self.congested = False
 
+    # What `client_sockets` calls.
+
+    def received(self, data: bytes) -> None:
+        """The rest of a read, when nothing is left of those before."""
+        self.buffer.space()[: len(data)] = data
+        self.buffer_updated(len(data))
+
+    def ended(self) -> None:
+        """The client sends no more: what it was answered still leaves, as far as it can."""
+        self.gateway.sockets.leave(self)
+        self._transport.close()
+
     # What the gateway calls.
+
+    def reply(self, data: bytes, count: int) -> None:
+        """Send the replies to so many transactions, at once where nothing else waits to be sent."""
+        self.transactions -= count
+        if self.row[FD] >= 0 and not self._transport.get_write_buffer_size():
+            sent = write_now(self.row.item(FD), data)
+            self.gateway.counts.bytes_out += sent
+            self.row[WRITTEN_HERE] = sent == len(data)
+            data = data[sent:]
+        if data:
+            self.answer(data)
 
     def answer(self, data: bytes) -> None:
         """Send whole frames; drop a client that has left too much unread."""
         if self.state in (State.ENDING, State.CLOSED):
             return
         self.gateway.counts.bytes_out += len(data)
+        self.row[WRITTEN_HERE] = False
         self._transport.write(data)
         if self.congested:
             unread = self._transport.get_write_buffer_size()
@@ -168,6 +216,9 @@ class Connection(asyncio.BufferedProtocol):
             self.answer(encode_frame(Kind.CLOSING))
         self._transport.resume_reading()
         self._requests()
+        if self.state is State.OPEN and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self.gateway.sockets.adopt(self, self._transport.get_extra_info("socket").fileno())
 
     def end(self, error: DiptychError | None = None) -> None:
         """Send what is written, and `error` as the last word, then close; soon, in any case."""
@@ -179,12 +230,15 @@ class Connection(asyncio.BufferedProtocol):
             self.fail(0, 0, error)
         self.state = State.ENDING
         self.buffer.end = 0
+        self.gateway.sockets.leave(self)
+        self._transport.resume_reading()
         self._cancel_timer()
         self._timer = self.gateway.loop.call_later(LINGER_S, self.abort)
         self._transport.write_eof()
 
     def abort(self) -> None:
         self.state = State.CLOSED
+        self.gateway.sockets.leave(self)
         self._transport.abort()
 
     @property

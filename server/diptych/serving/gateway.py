@@ -31,6 +31,7 @@ from diptych.serving.admin import Admin
 from diptych.serving.asked import Asked
 from diptych.serving.bundles import Progress
 from diptych.serving.channel import Hold, Image, Internal
+from diptych.serving.client_sockets import NUMBER, ClientSockets
 from diptych.serving.connection import Connection, State
 from diptych.serving.control import Control, Message
 from diptych.serving.figures import Counts, Now, describe
@@ -99,7 +100,7 @@ class Gateway:
         self._listeners = plan.listeners
         self._servers: list[asyncio.Server] = []
         self._connections: dict[int, Connection] = {}
-        self._connection_number = OWN
+        self.sockets = ClientSockets(self, OWN + 1)
         data, durability = plan.settings.data, plan.settings.log.durability
         self.durability = "none" if data is None else durability
         self.transactions = Transactions(
@@ -122,6 +123,7 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self._ended = self.loop.create_future()
         self.loop.add_reader(self._control.fileno(), self._on_control)
+        self.sockets.begin()
         self.sessions.touch_later()
         return await self._ended
 
@@ -178,13 +180,9 @@ class Gateway:
 
     async def _accept(self) -> None:
         for listener in self._listeners:
-            server = await self.loop.create_server(self._new_connection, sock=listener)
+            server = await self.loop.create_server(lambda: Connection(self), sock=listener)
             self._servers.append(server)
         self._control.send({"tell": "accepting"})
-
-    def _new_connection(self) -> Connection:
-        self._connection_number += 1
-        return Connection(self, self._connection_number)
 
     # Clients.
 
@@ -195,12 +193,14 @@ class Gateway:
         if len(self._connections) >= self.settings.limits.connections:
             self.counts.refused += 1
             return Busy("too many connections")
+        connection.row = self.sockets.row()
         self._connections[connection.number] = connection
         return None
 
     def disconnected(self, connection: Connection) -> None:
         if self._connections.pop(connection.number, None) and connection.queries:
             self.queries.abandon(connection.number)
+        connection.row[NUMBER] = 0
 
     def connection(self, number: int) -> Connection | None:
         return self._connections.get(number)
@@ -232,9 +232,7 @@ class Gateway:
         """Take the transactions that a connection's bytes from `at` to `stop` begin with, as far as
         there is room: where the first byte is that was not taken, and how many.
         """
-        if self.queries.current and self.shows_all(self.queries.current.sequence):
-            # Until now nothing was missing, however long ago the image was cut.
-            self.queries.renew(time.monotonic_ns())
+        self._renew()
         return self.transactions.take(
             connection.buffer,
             at,
@@ -244,6 +242,23 @@ class Gateway:
             connection.session,
             connection.number,
         )
+
+    def room(self) -> int:
+        """How many transactions may come now, without being refused."""
+        if self.draining or self.takes_no_transactions() is not None:
+            return 0
+        return self.transactions.room()
+
+    def take_run(self, data: bytes, count: int) -> None:
+        """Take so many transactions, of any connections; there was room for them."""
+        self.counts.bytes_in += len(data)
+        self._renew()
+        self.transactions.took(data, count)
+
+    def _renew(self) -> None:
+        if self.queries.current and self.shows_all(self.queries.current.sequence):
+            # Until now nothing was missing, however long ago the image was cut.
+            self.queries.renew(time.monotonic_ns())
 
     def info(self, connection: Connection, request: int) -> None:
         """Answer with all figures. Those who ask at about the same time are told the same."""
@@ -298,8 +313,7 @@ class Gateway:
         elif connection is not None and connection.state is State.OPENING:
             self.sessions.opened(connection, data)
         elif connection is not None:
-            connection.transactions -= count
-            connection.answer(data)
+            connection.reply(data, count)
 
     def call_failed(self, number: int, operation: int, request: int, error: DiptychError) -> None:
         """One transaction ends without the writer's answer."""

@@ -143,8 +143,9 @@ class WriterLink(_Link):
         sequence, results, rejected, errors = self._summary.tolist()
         # Before the replies go out: a client may ask for this number at once.
         self.gateway.answered(sequence, results, rejected, errors)
+        left = self.gateway.sockets.write(buffer.array, runs, found)
         view = buffer.view
-        for connection, start, stop, number in runs[:found].tolist():
+        for connection, start, stop, number in runs[:left].tolist():
             if connection:
                 self.gateway.replies(connection, bytes(view[start:stop]), number)
             else:

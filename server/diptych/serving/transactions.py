@@ -94,8 +94,16 @@ class Transactions:
         )
         count = self._told.item(0)
         if count:
-            self._put(Entry(connection, bytes(buffer.view[at:end]), count))
+            self.took(bytes(buffer.view[at:end]), count)
         return end, count
+
+    def room(self) -> int:
+        """How many more there may be."""
+        return self._unanswered.room()
+
+    def took(self, data: bytes, count: int) -> None:
+        """Take so many that are stamped already, of any connections; there was room for them."""
+        self._put(Entry(data, count))
 
     def call(self, operation: int, arguments: list[Any], connection: int = OWN) -> bool:
         """Call an operation for the gateway itself. False when there is no room."""
@@ -109,7 +117,7 @@ class Transactions:
             request=self._request,
             context=connection,
         )
-        self._put(Entry(connection, data, 1))
+        self._put(Entry(data, 1))
         return True
 
     def _put(self, entry: Entry) -> None:
@@ -178,10 +186,10 @@ class Transactions:
 
     def _end(self, entries: list[Entry], error: DiptychError) -> None:
         for entry in entries:
-            for operation, request in entry.calls():
+            for connection, operation, request in entry.calls():
                 if entry.sends:
                     self.gateway.counts.unknown += 1
                     unknown = OutcomeUnknown(UNKNOWN, str(request))
-                    self.gateway.call_failed(entry.connection, operation, request, unknown)
+                    self.gateway.call_failed(connection, operation, request, unknown)
                 else:
-                    self.gateway.call_failed(entry.connection, operation, request, error)
+                    self.gateway.call_failed(connection, operation, request, error)

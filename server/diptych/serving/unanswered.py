@@ -15,10 +15,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
 
 from diptych.engine.system import OUTCOME, OUTCOME_OF_KEY, SESSION_OPEN, SESSIONS_TOUCH
 from diptych.serving.frames import FrameBuffer
 from diptych_client.protocol import HEADER, Kind
+
+T = TypeVar("T")
 
 REPEATABLE = frozenset({SESSION_OPEN, SESSIONS_TOUCH, OUTCOME, OUTCOME_OF_KEY})
 SENDS_MAX = 3
@@ -29,20 +33,21 @@ LOGGED_SENDS_MAX = 100
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """Whole frames of one connection, as the writer gets them; the last `count` are unanswered."""
+    """Whole frames, as the writer gets them, each with its connection; the last `count` are
+    unanswered.
+    """
 
-    connection: int
     data: bytes
     count: int
     sends: int = 0  # writers that it was sent to
     until: float = math.inf  # waits for a writer so long
 
-    def calls(self) -> Iterator[tuple[int, int]]:
-        """(operation, request) of each unanswered frame."""
+    def calls(self) -> Iterator[tuple[int, int, int]]:
+        """(connection, operation, request) of each unanswered frame."""
         buffer = FrameBuffer.holding(self.data)
         for position in range(buffer.count - self.count, buffer.count):
-            _, _, _, operation, request, _, _ = HEADER.unpack_from(buffer.frame(position))
-            yield operation, request
+            _, _, _, operation, request, _, connection = HEADER.unpack_from(buffer.frame(position))
+            yield connection, operation, request
 
 
 class Unanswered:
@@ -84,7 +89,7 @@ class Unanswered:
             if not entry.sends:
                 self.put(entry)
                 continue
-            for part, again in _parts(entry):
+            for part, again in _parts(entry, _repeatable):
                 if again and part.sends < self.sends_max:
                     part.until = until
                     self.put(part)
@@ -99,10 +104,12 @@ class Unanswered:
         promised anything.
         """
         for entry in self.take_all():
-            if entry.sends or is_there(entry.connection):
-                entry.sends += 1
-                entry.until = math.inf
-                self.put(entry)
+            parts = [(entry, True)] if entry.sends else _parts(entry, _whose(is_there))
+            for part, there in parts:
+                if there:
+                    part.sends += 1
+                    part.until = math.inf
+                    self.put(part)
         return list(self._entries)
 
     def take_expired(self, now: float) -> list[Entry]:
@@ -123,14 +130,14 @@ class Unanswered:
         before, self._deaths = self._deaths, {}
         given_up = []
         for entry in self.take_all():
-            session = HEADER.unpack_from(entry.data)[5]
-            if not session:
-                self.put(entry)
-            elif entry.sends:
-                calls = [(session, request) for _, request in entry.calls()]
-                self._deaths |= {call: before.get(call, 0) + 1 for call in calls}
-                if max(self._deaths[call] for call in calls) >= self.sends_max:
-                    given_up.append(entry)
+            for part, session in _parts(entry, lambda frame: HEADER.unpack_from(frame)[5]):
+                if not session:
+                    self.put(part)
+                elif part.sends:
+                    calls = [(session, request) for _, _, request in part.calls()]
+                    self._deaths |= {call: before.get(call, 0) + 1 for call in calls}
+                    if max(self._deaths[call] for call in calls) >= self.sends_max:
+                        given_up.append(part)
         return given_up
 
     def take_all(self) -> list[Entry]:
@@ -140,18 +147,19 @@ class Unanswered:
         return entries
 
 
-def _parts(entry: Entry) -> Iterator[tuple[Entry, bool]]:
-    """The unanswered frames of an entry, by whether they may be sent again, in order."""
+def _parts(entry: Entry, key: Callable[[memoryview], T]) -> Iterator[tuple[Entry, T]]:
+    """The unanswered frames of an entry, by what `key` says of them, in order."""
     buffer = FrameBuffer.holding(entry.data)
-    first = buffer.count - entry.count
-    while first < buffer.count:
-        again = _repeatable(buffer.frame(first))
-        stop = first + 1
-        while stop < buffer.count and _repeatable(buffer.frame(stop)) == again:
-            stop += 1
-        data = bytes(buffer.view[buffer.starts[first] : buffer.starts[stop]])
-        yield Entry(entry.connection, data, stop - first, entry.sends), again
-        first = stop
+    numbers = range(buffer.count - entry.count, buffer.count)
+    for said, found in groupby(numbers, lambda number: key(buffer.frame(number))):
+        of_it = list(found)
+        data = bytes(buffer.view[buffer.starts[of_it[0]] : buffer.starts[of_it[-1] + 1]])
+        yield Entry(data, len(of_it), entry.sends, entry.until), said
+
+
+def _whose(said: Callable[[int], bool]) -> Callable[[memoryview], bool]:
+    """What is said of a frame's connection."""
+    return lambda frame: said(HEADER.unpack_from(frame)[6])
 
 
 def _repeatable(frame: memoryview) -> bool:

@@ -55,16 +55,21 @@ def test_it_is_the_same_as_a_list(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 25))):
         match data.draw(st.sampled_from(["put", "put", "answer", "lose", "meet"])):
             case "put":
-                connection = data.draw(CONNECTIONS)
-                chosen = data.draw(st.lists(FRAMES, min_size=1, max_size=4))
+                some = st.lists(st.tuples(CONNECTIONS, FRAMES), min_size=1, max_size=4)
+                chosen = data.draw(some)
                 frames = [
                     encode_frame(
-                        kind, b"x" * 5, operation=o, request=next(requests), sequence=session
+                        kind,
+                        b"x" * 5,
+                        operation=o,
+                        request=next(requests),
+                        sequence=session,
+                        context=connection,
                     )
-                    for kind, session, o, _ in chosen
+                    for connection, (kind, session, o, _) in chosen
                 ]
-                kept.put(Entry(connection, b"".join(frames), len(frames), int(there)))
-                for frame, (_, _, _, again) in zip(frames, chosen, strict=True):
+                kept.put(Entry(b"".join(frames), len(frames), int(there)))
+                for frame, (connection, (_, _, _, again)) in zip(frames, chosen, strict=True):
                     model.frames.append([frame, connection, again, int(there)])
             case "answer" if there:
                 count = data.draw(st.integers(0, len(model.frames)))
@@ -87,14 +92,14 @@ def test_it_is_the_same_as_a_list(data: st.DataObject) -> None:
         if not kept.count:
             assert kept.bytes == 0
     assert [call for e in kept.take_all() for call in e.calls()] == [
-        (Header.read(f[0]).operation, Header.read(f[0]).request) for f in model.frames
+        (f[1], Header.read(f[0]).operation, Header.read(f[0]).request) for f in model.frames
     ]
     assert (kept.count, kept.bytes) == (0, 0)
 
 
 def one(request: int, size: int = 0, **more: float) -> Entry:
     data = encode_frame(Kind.TRANSACTION, bytes(size), request=request, sequence=1)
-    return Entry(2, data, 1, **more)
+    return Entry(data, 1, **more)
 
 
 def test_room_is_bounded_in_frames_and_in_bytes() -> None:
