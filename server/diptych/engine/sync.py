@@ -38,6 +38,8 @@ __all__ = ["Event", "Pinned", "Published", "SyncPolicy", "SyncSettings", "Syncer
 
 INLINE_PAGES_MAX = 128  # about 100 us of copying
 WANTED_MAX = 4096  # more than that are served by the interval anyway
+NEVER = 1 << 63
+"""Above every number of a transaction."""
 _MS = 1_000_000
 
 
@@ -119,6 +121,7 @@ class Syncer:
         self._joined: set[Holder] = set()
         self._keeping: set[Holder] = set()
         self._wanted: SortedSet[int] = SortedSet()
+        self._first_wanted = NEVER
         self._published = self._inherited(history)
         self._helper = Helper("diptych-sync")
         self._stage = _Stage.IDLE
@@ -155,6 +158,7 @@ class Syncer:
             self._wanted.add(sequence)
             if len(self._wanted) > WANTED_MAX:
                 self._wanted.pop()
+            self._first_wanted = self._wanted[0]
 
     def joined(self, holder: Holder, held: Iterable[tuple[int, int]] = ()) -> Published | None:
         """`holder` is there, and holds these (image, epoch). Returns what to tell it first, if any.
@@ -203,6 +207,8 @@ class Syncer:
         `written`, `durable`: tickets of the log, as they are now. All that ran so far is in the log
         up to `written`, and the log is safe up to `durable`. Without a log, both stay 0.
         """
+        if self._stage is _Stage.LEVEL and not self._due(sequence):
+            return []  # what most calls come to
         if not self._helper.finished():
             return []
         if self._stage is _Stage.LEVELLING:
@@ -256,7 +262,7 @@ class Syncer:
 
     def _demanded(self, sequence: int) -> bool:
         """Whether a sync now would end somebody's wait."""
-        return self._published is None or bool(self._wanted and self._wanted[0] <= sequence)
+        return self._published is None or self._first_wanted <= sequence
 
     def _due(self, sequence: int) -> bool:
         if not self._news(sequence):
@@ -350,6 +356,7 @@ class Syncer:
             self._holds.acquire(holder, published.image, published.epoch)
         while self._wanted and self._wanted[0] <= published.sequence:
             self._wanted.pop(0)
+        self._first_wanted = self._wanted[0] if self._wanted else NEVER
         return published
 
     def _pinned(self, sequence: int) -> list[Event]:

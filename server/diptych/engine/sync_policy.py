@@ -61,9 +61,8 @@ class SyncPolicy:
 
     def __init__(self, settings: SyncSettings, now_ns: int) -> None:
         self._settings = settings
-        self._balance_ns = 0.0
-        self._balance_at_ns = now_ns
-        self._next_ns = now_ns
+        self._paid_ns = now_ns  # when the syncs so far are paid for
+        self._next_ns = now_ns  # when the interval is over
         self._copy_ns = float(COPY_NS)
         self._scan_ns = 0.0
         self._epoch_pages = 0
@@ -71,11 +70,10 @@ class SyncPolicy:
 
     def delay_ns(self, now_ns: int, *, demanded: bool) -> int:
         """How long a sync has to wait yet; 0: it may start. A demanded one ignores the interval."""
-        owed_ns = -self._balance(now_ns)
-        wait_ns = owed_ns / self._settings.max_duty if owed_ns > 0 else 0
-        if not demanded:
-            wait_ns = max(wait_ns, self._next_ns - now_ns)
-        return max(0, round(wait_ns))
+        due_ns = self._paid_ns
+        if not demanded and due_ns < self._next_ns:
+            due_ns = self._next_ns
+        return due_ns - now_ns if due_ns > now_ns else 0
 
     def began(self, now_ns: int) -> None:
         """A cut begins: the interval runs from here."""
@@ -90,9 +88,8 @@ class SyncPolicy:
         """
         later_ns = FAULT_NS * protected_pages + REFILL_NS * copied_pages
         cost_ns = min(writer_ns, STOP_MS_MAX * _MS) + later_ns
-        debt_ns_max = DELAY_MS_MAX * _MS * self._settings.max_duty
-        self._balance_ns = max(-debt_ns_max, self._balance(now_ns) - cost_ns)
-        self._balance_at_ns = now_ns
+        paid_ns = max(now_ns, self._paid_ns) + round(cost_ns / self._settings.max_duty)
+        self._paid_ns = min(paid_ns, now_ns + DELAY_MS_MAX * _MS)
         return writer_ns + later_ns
 
     def measured(self, pages: int, scan_ns: int, copy_ns: int) -> None:
@@ -121,7 +118,3 @@ class SyncPolicy:
             return PAGES_PER_TRANSACTION * transactions
         share = transactions / self._epoch_transactions
         return round(self._epoch_pages * max(1.0, share))
-
-    def _balance(self, now_ns: int) -> float:
-        earned_ns = (now_ns - self._balance_at_ns) * self._settings.max_duty
-        return min(0.0, self._balance_ns + earned_ns)

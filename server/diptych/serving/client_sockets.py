@@ -149,7 +149,9 @@ class ClientSockets:
         self._gateway = gateway
         limits = gateway.settings.limits
         # Twice as many as there may be connections, so that a free row is found soon.
-        self._rows: Words = np.zeros((1 << limits.connections.bit_length() + 1, ROW_WORDS), np.int64)
+        self._rows: Words = np.zeros(
+            (1 << limits.connections.bit_length() + 1, ROW_WORDS), np.int64
+        )
         self._row_of: Words = np.full(1024, -1, np.int64)  # by descriptor
         self._next = first
         self._frame_bytes = limits.frame_bytes
@@ -282,3 +284,15 @@ def write_now(fd: int, data: bytes) -> int:
         return os.write(fd, data)
     except OSError:
         return 0
+
+
+def warm() -> None:
+    """Compile the kernels, or load them from the cache, before a gateway needs them."""
+    table, words, some = (
+        np.zeros((1, ROW_WORDS), np.int64),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.uint8),
+    )
+    bound(ready, 0, some, table)
+    bound(read_ready, table, 0, 0, words, table, some, 0, some, 0, words, words)
+    bound(write_replies, some, table, 0, table, words)

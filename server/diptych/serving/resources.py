@@ -23,7 +23,7 @@ from diptych.engine.engine import layout_bytes
 from diptych.errors import ConfigurationError
 from diptych.memory import Region
 from diptych.memory import warm as warm_memory
-from diptych.serving import frames
+from diptych.serving import client_sockets, frames
 from diptych.serving.images import Images
 from diptych.serving.takeover import Memory
 
@@ -115,6 +115,7 @@ def address_of(listener: socket.socket) -> str:
 def warm_kernels() -> None:
     """Compile all that children need, or load it from the cache, so that a restart is quick."""
     frames.warm()
+    client_sockets.warm()
     warm_memory()
 
 
