@@ -37,12 +37,15 @@ READY_MAX = 256
 
 # Words of a connection's row.
 NUMBER = 0  # 0: the row is free
-FD = 1
+FD = 1  # -1: it is not adopted
 SESSION = 2
 UNANSWERED = 3  # transactions
 READ_HERE = 4  # and none of it is left in the connection's own buffer
 WRITTEN_HERE = 5  # uvloop has nothing unsent
 ROW_WORDS = 6
+
+NO_ROW: Words = np.array([0, -1, 0, 0, 0, 0])
+"""Of a connection that has none, or not yet."""
 
 # What is told between kernels and us.
 USED = 0  # bytes of the run that are transactions
@@ -176,8 +179,8 @@ class ClientSockets:
         while self._rows[self._next & mask, NUMBER]:
             self._next += 1
         row: Words = self._rows[self._next & mask]
-        row[:] = 0
-        row[NUMBER], row[FD] = self._next, -1
+        row[:] = NO_ROW
+        row[NUMBER] = self._next
         self._next += 1
         return row
 

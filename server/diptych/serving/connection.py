@@ -25,14 +25,14 @@ from diptych.serving import frames
 from diptych.serving.channel import error_frame
 from diptych.serving.client_sockets import (
     FD,
+    NO_ROW,
     NUMBER,
     READ_BYTES,
-    ROW_WORDS,
     UNANSWERED,
     WRITTEN_HERE,
     write_now,
 )
-from diptych.serving.frames import FrameBuffer, Words
+from diptych.serving.frames import FrameBuffer
 from diptych.serving.welcome import Hello, read_hello
 from diptych_client.errors import (
     Busy,
@@ -79,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.row: Words = np.zeros(ROW_WORDS, np.int64)  # until it may stay
+        self.row = NO_ROW.copy()  # until it may stay
         self.state = State.GREETING
         self.client = ""
         self.session = 0
