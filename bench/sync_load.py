@@ -7,6 +7,7 @@ The exchange's flow, compiled, as frames, run by the engine in this process as f
 sockets, no log, no sessions. Two engines get the same frames in turn, one without a tracker, one
 with a mirror and the server's default settings; the share of the writer's time that is lost is the
 median over such pairs, of the thread's own processor time. Both must give the same replies.
+Both begin as copies of one engine that was filled, so that ten million orders are placed only once.
 Resting orders lie behind the market's prices, so that they stay; --scattered cancels name any of
 them and not recent ones, so that each order writes pages of its own. Staleness is how old the image
 that queries see had become when the next one was published. Ratios within one run mean something.
@@ -15,24 +16,27 @@ that queries see had become when the next one was published. Ratios within one r
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import random
 import resource
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
+import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from diptych.engine.engine import Engine, layout_bytes
 from diptych.engine.sync import Syncer, SyncSettings
 from diptych.memory import Extent, Mirror, Region, choose_tracker
+from diptych.memory.layout import PAGE_BYTES, PAGE_WORDS
 from diptych.memory.machine import data_cost_bytes, memory_limits
 from diptych.store.compiled.handlers import compiled_operations
 from diptych.store.database import SCRATCH_BYTES
@@ -46,19 +50,24 @@ PIECE_EVENTS = 500
 SLICE_NS = 1_000_000
 FOR_EVER_NS = 1 << 62
 FILL_EVENTS = 50_000
+TELL_ORDERS = 1_000_000
 BEHIND_TICKS = 60  # from the middle on, which orders of the flow hardly reach
 DEPTH_TICKS = 300
 ORDER_BYTES = 200  # of memory, with its part of the indexes
 
 Call = tuple[str, tuple[Any, ...]]
-Frames = tuple[np.ndarray, np.ndarray]
+Frames = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
 class World:
-    """One engine with so many resting orders at the most; `synced`: tracked and mirrored."""
+    """One engine with so many resting orders at the most; `synced`: tracked and mirrored. With
+    `like`, it begins with the data of that one.
+    """
 
-    def __init__(self, resting: int, *, synced: bool) -> None:
-        capacities = {"order": resting + 500_000, "trade": 10_000_000}
+    def __init__(self, resting: int, *, synced: bool = False, like: World | None = None) -> None:
+        self.resting = resting
+        # Below the share from which on the engine warns that a table is getting full.
+        capacities = {"order": resting * 5 // 4 + 500_000, "trade": 10_000_000}
         self.region = Region.create(layout_bytes(app, capacities), scratch_bytes=SCRATCH_BYTES)
         self.mirror = None
         if synced:
@@ -66,7 +75,12 @@ class World:
             tracker = choose_tracker(self.region, settings.tracker, leave_hot=True)
             images = [Region.create(self.region.size_bytes) for _ in range(settings.images)]
             self.mirror = Mirror(self.region, tracker, images)
-        self.engine = Engine.create(
+        if like is not None:
+            for extent in like.engine.extents():
+                self._grow(extent)
+                words = slice(extent.start * PAGE_WORDS, extent.stop * PAGE_WORDS)
+                self.region.words[words] = like.region.words[words]
+        self.engine: Engine = (Engine.create if like is None else Engine.recover)(
             app,
             self.region,
             grow=self._grow,
@@ -116,10 +130,19 @@ class World:
                 self._shown_ns = event.time_ns
 
     def level(self) -> None:
-        """Sync until every image is as new as what was filled in."""
-        while self.mirror and self.mirror.current < 0:
-            self.step()
-            time.sleep(0.001)
+        """Sync until two images were made: that copies everything twice, and later syncs do not."""
+        for _ in range(3):
+            self.run(framed([("deposit", (1, 0))]))  # so that there is something to sync
+            while self.syncer and not self._is_shown():
+                self.step()
+                time.sleep(0.001)
+
+    def _is_shown(self) -> bool:
+        published = self.syncer.published if self.syncer else None
+        return published is not None and published.sequence == self.engine.sequence
+
+    def used_bytes(self) -> int:
+        return sum(extent.page_count for extent in self.engine.extents()) * PAGE_BYTES
 
     def figures(self) -> dict[str, Any]:
         assert self.syncer is not None
@@ -133,10 +156,17 @@ class World:
 
 
 def framed(calls: list[Call]) -> Frames:
-    frames = [
-        encode_frame(Kind.TRANSACTION, msgpack.packb(given, default=int), operation=NUMBERS[name])
-        for name, given in calls
-    ]
+    return joined(
+        [
+            encode_frame(
+                Kind.TRANSACTION, msgpack.packb(given, default=int), operation=NUMBERS[name]
+            )
+            for name, given in calls
+        ]
+    )
+
+
+def joined(frames: list[bytes]) -> Frames:
     starts = np.cumsum([0, *map(len, frames)], dtype=np.int64)
     return np.frombuffer(b"".join(frames), np.uint8), starts
 
@@ -151,40 +181,71 @@ def results(replies: bytes) -> list[Any]:
     return found
 
 
+def fill(world: World, flow: Flow) -> npt.NDArray[np.int64]:
+    """Have orders wait behind what the flow trades; their accounts, by number, from 1 on.
+
+    Frames are put together from parts: to pack each call would take longer than to run it.
+    """
+    world.run(framed(list(flow.setup())))
+    aways = range(BEHIND_TICKS, DEPTH_TICKS + 1)
+    ends = [
+        b"".join(map(msgpack.packb, (symbol, side, max(1, middle - side * away) * TICK, LOT)))
+        for symbol in SYMBOLS
+        for middle in flow.middles(symbol)[:1]
+        for side in (1, -1)
+        for away in aways
+    ]
+    begins = [b"\x95" + msgpack.packb(account) for account in range(flow.accounts + 1)]
+    number = NUMBERS["place_order"]
+    headers = [
+        encode_frame(Kind.TRANSACTION, bytes(length), operation=number)[:HEADER_BYTES]
+        for length in range(max(map(len, begins)) + max(map(len, ends)) + 1)
+    ]
+    draw = np.random.default_rng(5)
+    weights = 1 / np.arange(1, len(SYMBOLS) + 1)
+    accounts = draw.integers(1, flow.accounts + 1, world.resting)
+    for first in range(0, world.resting, FILL_EVENTS):
+        owners = accounts[first : first + FILL_EVENTS]
+        symbols = draw.choice(len(SYMBOLS), owners.size, p=weights / weights.sum())
+        chosen = symbols * 2 * len(aways) + draw.integers(0, 2 * len(aways), owners.size)
+        pairs = [
+            (begins[i], ends[k]) for i, k in zip(owners.tolist(), chosen.tolist(), strict=True)
+        ]
+        world.run(joined([headers[len(a) + len(b)] + a + b for a, b in pairs]))
+        done = first + owners.size
+        if done % TELL_ORDERS == 0:
+            tell(f"{done:,} of {world.resting:,} orders rest")
+    if len(world.engine.db.tables["order"]) != world.resting:
+        raise SystemExit("not all orders rest that were meant to")
+    return accounts
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 class Recording:
-    """The same frames for every world: what fills it, and rounds of `events` of the flow.
+    """The same frames for every world: rounds of `events` of the flow, to be run on `filled`.
 
     Cancels name orders by the numbers they get, so that all is run once to learn them.
     """
 
     def __init__(self, resting: int, rounds: int, events: int, *, scattered: bool) -> None:
-        self._random = random.Random(5)
-        self._flow = Flow()
-        self._middles = {symbol: self._flow.middles(symbol)[0] for symbol in SYMBOLS}
-        self._scattered = scattered
-        self._resting: list[tuple[int, int]] = []
-        world = World(resting, synced=False)
-        self.filling = [framed(list(self._flow.setup()))]
-        world.run(self.filling[0])
-        for first in range(0, resting, FILL_EVENTS):
-            calls = [self._behind() for _ in range(min(FILL_EVENTS, resting - first))]
-            self.filling.append(framed(calls))
-            for call, value in zip(calls, results(world.run(self.filling[-1])), strict=True):
-                self._resting.append((call[1][0], value[0]))
-        self._random.shuffle(self._resting)
-        self._stream = self._flow.events()
+        flow = Flow()
+        world = World(resting)
+        accounts = fill(world, flow)
+        self.filled = World(resting, like=world)
+        self._resting: Iterator[tuple[int, int]] = iter(())
+        if scattered:
+            chosen = np.random.default_rng(5).permutation(resting)[: rounds * events]
+            pairs = zip(accounts[chosen].tolist(), (chosen + 1).tolist(), strict=True)
+            self._resting = iter(pairs)
+        self._stream = flow.events()
         self._placed: dict[Any, tuple[int, int]] = {}
+        tell(f"{rounds} rounds of the flow are recorded")
         self.rounds = [self._round(world, events) for _ in range(rounds)]
-        self.used_bytes = sum(extent.page_count for extent in world.engine.extents()) * 4096
+        self.used_bytes = world.used_bytes()
         world.close()
-
-    def _behind(self) -> Call:
-        """A new order that waits behind what the flow trades."""
-        symbol = self._random.choices(SYMBOLS, [1 / (i + 1) for i in range(len(SYMBOLS))])[0]
-        side = self._random.choice((1, -1))
-        middle = self._middles[symbol]
-        price = max(1, middle - side * self._random.randint(BEHIND_TICKS, DEPTH_TICKS)) * TICK
-        return "place_order", (self._random.randint(1, 400), symbol, side, price, LOT)
 
     def _round(self, world: World, events: int) -> Frames:
         calls: list[Call] = []
@@ -205,9 +266,7 @@ class Recording:
                 keys.append(event)
             elif isinstance(event, Cancel) and event.key in self._placed:
                 named = self._placed.pop(event.key)
-                if self._scattered and self._resting:
-                    named = self._resting.pop()
-                calls.append(("cancel_order", named))
+                calls.append(("cancel_order", next(self._resting, named)))
                 keys.append(None)
         return calls, keys
 
@@ -217,14 +276,16 @@ def measured(resting: int, arguments: argparse.Namespace) -> dict[str, Any]:
     recording = Recording(
         resting, arguments.rounds + 1, arguments.events, scattered=arguments.scattered
     )
-    plain, synced = World(resting, synced=False), World(resting, synced=True)
+    gc.collect()  # what was recorded on, which may be gigabytes
+    plain = recording.filled
+    synced = World(resting, synced=True, like=plain)
+    tell("the first images are made")
     for world in (plain, synced):
-        for frames in recording.filling:
-            world.run(frames)
         world.level()
     us: dict[World, list[float]] = {plain: [], synced: []}
     faults = 0
     for number, frames in enumerate(recording.rounds):
+        tell(f"round {number} of {arguments.rounds}, on {resting:,} resting orders")
         outcomes = set()
         for world in (plain, synced)[:: 1 if number % 2 else -1]:
             before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
