@@ -10,7 +10,8 @@ median over such pairs, of the thread's own processor time. Both must give the s
 Both begin as copies of one engine that was filled, so that ten million orders are placed only once.
 Resting orders lie behind the market's prices, so that they stay; --scattered cancels name any of
 them and not recent ones, so that each order writes pages of its own. Staleness is how old the image
-that queries see had become when the next one was published. Ratios within one run mean something.
+that queries see had become when the next one was published; other engines' turns do not count, nor
+do they pay for syncs. Ratios within one run mean something.
 """
 
 from __future__ import annotations
@@ -59,6 +60,27 @@ Call = tuple[str, tuple[Any, ...]]
 Frames = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
+class TurnClock:
+    """Monotonic time without what passes between one engine's turns: syncs are not paid for by
+    then, and images get no older.
+    """
+
+    def __init__(self) -> None:
+        self._idle_ns = 0
+        self._stopped_at_ns = 0  # 0: it runs
+
+    def now_ns(self) -> int:
+        return (self._stopped_at_ns or time.monotonic_ns()) - self._idle_ns
+
+    def stop(self) -> None:
+        self._stopped_at_ns = time.monotonic_ns()
+
+    def go_on(self) -> None:
+        if self._stopped_at_ns:
+            self._idle_ns += time.monotonic_ns() - self._stopped_at_ns
+            self._stopped_at_ns = 0
+
+
 class World:
     """One engine with so many resting orders at the most; `synced`: tracked and mirrored. With
     `like`, it begins with the data of that one.
@@ -69,12 +91,13 @@ class World:
         # Below the share from which on the engine warns that a table is getting full.
         capacities = {"order": resting * 5 // 4 + 500_000, "trade": 10_000_000}
         self.region = Region.create(layout_bytes(app, capacities), scratch_bytes=SCRATCH_BYTES)
+        self.clock = TurnClock()
         self.mirror = None
         if synced:
             settings = SyncSettings()
             tracker = choose_tracker(self.region, settings.tracker, leave_hot=True)
             images = [Region.create(self.region.size_bytes) for _ in range(settings.images)]
-            self.mirror = Mirror(self.region, tracker, images)
+            self.mirror = Mirror(self.region, tracker, images, now_ns=self.clock.now_ns)
         if like is not None:
             for extent in like.engine.extents():
                 self._grow(extent)
@@ -89,7 +112,9 @@ class World:
             compiled=compiled_operations(app),
             now_ns=lambda: 0,
         )
-        self.syncer = Syncer(self.mirror, SyncSettings()) if self.mirror else None
+        self.syncer = None
+        if self.mirror:
+            self.syncer = Syncer(self.mirror, SyncSettings(), now_ns=self.clock.now_ns)
         self._shown_ns = 0
         self.staleness_ms: list[float] = []
 
@@ -113,18 +138,21 @@ class World:
         data, starts = frames
         count, done = len(starts) - 1, 0
         self.engine.begin(0)
+        self.clock.go_on()
         began_ns = time.thread_time_ns()
         while done < count:
             done += self.engine.run(data, starts, done, count, time.monotonic_ns() + SLICE_NS)
             self.engine.replies.clear()
             self.step()
             time.sleep(0)  # as at a writer's sockets, others get the interpreter
-        return (time.thread_time_ns() - began_ns) / 1000, self.engine.outcome
+        took_ns = time.thread_time_ns() - began_ns
+        self.clock.stop()
+        return took_ns / 1000, self.engine.outcome
 
     def step(self) -> None:
         if self.syncer:
             for event in self.syncer.step(self.engine.sequence, 1):
-                now_ns = time.monotonic_ns()
+                now_ns = self.clock.now_ns()
                 if self._shown_ns:
                     self.staleness_ms.append((now_ns - self._shown_ns) / 1e6)
                 self._shown_ns = event.time_ns
@@ -136,6 +164,7 @@ class World:
             while self.syncer and not self._is_shown():
                 self.step()
                 time.sleep(0.001)
+        self.clock.stop()
 
     def _is_shown(self) -> bool:
         published = self.syncer.published if self.syncer else None
