@@ -213,7 +213,7 @@ def results(replies: bytes) -> list[Any]:
 def fill(world: World, flow: Flow) -> npt.NDArray[np.int64]:
     """Have orders wait behind what the flow trades; their accounts, by number, from 1 on.
 
-    Frames are put together from parts: to pack each call would take longer than to run it.
+    Frames are put together from parts, since packing a call would take longer than running it.
     """
     world.run(framed(list(flow.setup())))
     aways = range(BEHIND_TICKS, DEPTH_TICKS + 1)
@@ -237,10 +237,9 @@ def fill(world: World, flow: Flow) -> npt.NDArray[np.int64]:
         owners = accounts[first : first + FILL_EVENTS]
         symbols = draw.choice(len(SYMBOLS), owners.size, p=weights / weights.sum())
         chosen = symbols * 2 * len(aways) + draw.integers(0, 2 * len(aways), owners.size)
-        pairs = [
-            (begins[i], ends[k]) for i, k in zip(owners.tolist(), chosen.tolist(), strict=True)
-        ]
-        world.run(joined([headers[len(a) + len(b)] + a + b for a, b in pairs]))
+        pairs = zip(owners.tolist(), chosen.tolist(), strict=True)
+        payloads = [begins[owner] + ends[end] for owner, end in pairs]
+        world.run(joined([headers[len(payload)] + payload for payload in payloads]))
         done = first + owners.size
         if done % TELL_ORDERS == 0:
             tell(f"{done:,} of {world.resting:,} orders rest")
