@@ -54,7 +54,7 @@ FILL_EVENTS = 50_000
 TELL_ORDERS = 1_000_000
 BEHIND_TICKS = 60  # from the middle on, which orders of the flow hardly reach
 DEPTH_TICKS = 300
-ORDER_BYTES = 200  # of memory, with its part of the indexes
+ORDER_BYTES = 230  # of memory, with its part of the indexes
 
 Call = tuple[str, tuple[Any, ...]]
 Frames = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
@@ -351,7 +351,8 @@ def main() -> int:
     arguments = parsed()
     rows = []
     for resting in arguments.sizes:
-        needed = 2 * ORDER_BYTES * resting + data_cost_bytes(ORDER_BYTES * resting, 3, readers=0)
+        data_bytes = ORDER_BYTES * resting
+        needed = data_bytes + data_cost_bytes(data_bytes, SyncSettings().images, readers=0)
         if needed > 0.8 * memory_limits().usable_bytes:
             print(f"{resting:,} left out: it needs {needed >> 20} MiB", file=sys.stderr)
             continue
