@@ -231,7 +231,8 @@ class Connection(asyncio.BufferedProtocol):
         self.state = State.ENDING
         self.buffer.end = 0
         self.gateway.sockets.leave(self)
-        self._transport.resume_reading()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         self._cancel_timer()
         self._timer = self.gateway.loop.call_later(LINGER_S, self.abort)
         self._transport.write_eof()
