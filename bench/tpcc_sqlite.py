@@ -51,10 +51,10 @@ OF_LINES = """SELECT l.item FROM "order" o JOIN order_line l
 SCARCE = f"""SELECT count(*) FROM stock WHERE warehouse = ? AND quantity < ?
     AND item IN ({OF_LINES})"""
 TAKE_STOCK = """UPDATE stock SET
-    quantity = quantity - ?1 + CASE WHEN quantity - ?1 < {below} THEN {more} ELSE 0 END,
-    year_to_date = year_to_date + ?1, order_count = order_count + 1,
-    remote_count = remote_count + ?2
-    WHERE warehouse = ?3 AND item = ?4 RETURNING quantity, dist_{district:02}, data"""
+    quantity = quantity - ? + CASE WHEN quantity - ? < {below} THEN {more} ELSE 0 END,
+    year_to_date = year_to_date + ?, order_count = order_count + 1,
+    remote_count = remote_count + ?
+    WHERE warehouse = ? AND item = ? RETURNING quantity, dist_{district:02}, data"""
 
 
 class Store:
@@ -137,7 +137,8 @@ class Store:
                 raise Rejected("item_not_found", item=item)
             name, price, data = found
             left, info, stocked = self.one(
-                self._take_stock[district], quantity, supplier != warehouse, supplier, item
+                self._take_stock[district],
+                *(quantity, quantity, quantity, supplier != warehouse, supplier, item),
             )
             amount = quantity * price
             total += amount
@@ -175,11 +176,11 @@ class Store:
             *(amount, warehouse, district),
         )
         payer = self.one(
-            "UPDATE customer SET balance = balance - ?1, year_to_date = year_to_date + ?1, "
-            "payment_count = payment_count + 1 WHERE warehouse = ?2 AND district = ?3 AND id = ?4 "
+            "UPDATE customer SET balance = balance - ?, year_to_date = year_to_date + ?, "
+            "payment_count = payment_count + 1 WHERE warehouse = ? AND district = ? AND id = ? "
             "RETURNING first, middle, last, street_1, street_2, city, state, zip, phone, since, "
             "credit, credit_limit, discount, balance",
-            *(amount, *key),
+            *(amount, amount, *key),
         )
         shown = ""
         if payer[10] == BAD_CREDIT:
