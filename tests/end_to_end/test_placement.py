@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def assert_in_place(server: Server) -> None:
     assert set(pids) == {"supervisor", *PLACES}
     for role, (cpus, nice) in PLACES.items():
         for pid in pids[role]:
+            # It is listed from the fork on, a moment before it takes its place: first the
+            # processors, then the nice value.
+            with suppress(AssertionError):  # the next lines say which
+                wait_until(lambda pid=pid, nice=nice: nice_of(pid) == nice)
             assert os.sched_getaffinity(pid) == cpus, role
             assert nice_of(pid) == nice, role
     (supervisor,) = pids["supervisor"]
