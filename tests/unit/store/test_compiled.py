@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -242,6 +244,26 @@ def test_an_app_that_compiles_leaves_out_who_opts_out() -> None:
     transactions = {op.number: op.name for op in depot.app.operations if op.kind == "transaction"}
     left_out = transactions.keys() - compiled_operations(depot.app).transactions
     assert [transactions[number] for number in left_out] == ["by_hand"]
+
+
+GENERIC = """
+def told[T](one: T) -> str:
+    return f"no {one}"
+
+def tell[T](db: Db, number: int) -> str:
+    return f"{told(number)}, {told('more')}"
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the grammar has no type parameters")
+def test_what_is_rewritten_may_have_type_parameters() -> None:
+    linecache.cache["<generic>"] = (len(GENERIC), None, GENERIC.splitlines(True), "<generic>")
+    names: dict[str, Any] = {"Db": Db, "__name__": __name__}
+    exec(compile(GENERIC, "<generic>", "exec", dont_inherit=True), names)
+    generic = App("generic", compiled=True)
+    generic.transaction(names["tell"])
+    with compiled(generic) as bench:
+        assert by_interpreter(bench, "tell", 7) == ("no 7, no more", False)
 
 
 @pytest.fixture(autouse=True)

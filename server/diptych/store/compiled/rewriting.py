@@ -45,6 +45,7 @@ def rewritten(function: Any) -> Any:
         return function
     changed.decorator_list = []
     changed.returns = None
+    changed.type_params = []  # of Python 3.12: they would wrap the function in one that makes them
     for argument in ast.walk(changed.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None
