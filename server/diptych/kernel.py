@@ -36,7 +36,7 @@ from diptych.kernel_passes import EntryCompiler, KernelCompiler
 KERNEL_SOURCES = (
     *("kernel.py", "kernel_passes.py", "memory/*.py", "store/*.py", "store/compiled/entries.py"),
     *("engine/framing.py", "serving/frames.py", "serving/bundles.py", "serving/channel.py"),
-    "serving/prompt_frames.py",
+    *("serving/prompt_frames.py", "serving/client_sockets.py"),
     *("serving/system_calls.py", "loadtest/*.py"),
 )
 """Where kernels are, and whatever they take constants from. A test compares it with the imports."""
