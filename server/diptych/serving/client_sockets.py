@@ -14,6 +14,7 @@ it. Knows nothing of what is done with what was read.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from diptych.serving.system_calls import AGAIN, events_for, ready, receive, send
 if TYPE_CHECKING:
     from diptych.serving.connection import Connection
     from diptych.serving.gateway import Gateway
+
+log = logging.getLogger("diptych.serving")
 
 READ_BYTES = 32 << 10
 """Of one client at a time."""
@@ -44,7 +47,7 @@ READ_HERE = 4  # and none of it is left in the connection's own buffer
 WRITTEN_HERE = 5  # uvloop has nothing unsent
 ROW_WORDS = 6
 
-NO_ROW: Words = np.array([0, -1, 0, 0, 0, 0])
+NO_ROW: Words = np.array([0, -1, 0, 0, 0, 0], np.int64)
 """Of a connection that has none, or not yet."""
 
 # What is told between kernels and us.
@@ -257,28 +260,38 @@ class ClientSockets:
         """What has come on this descriptor is for its connection to see."""
         connection = self._gateway.connection(int(self._rows[self._row_of[fd], NUMBER]))
         assert connection is not None
+        rest = b""
         if what == _REST:
             rest = bytes(self._view[self._told.item(USED) : self._told.item(REST_STOP)])
-            self._give()  # what came first is first
-            connection.received(rest)
-        elif what == _ITS_OWN:
-            self._give()
-            try:
-                size = os.readv(fd, [connection.buffer.space()])
-            except BlockingIOError:
-                return
-            except OSError:
-                connection.abort()
-                return
-            if not size:
+        self._give()  # what came first is first
+        try:
+            if what == _REST:
+                connection.received(rest)
+            elif what == _ITS_OWN:
+                _read_for(connection, fd)
+            elif what == _ENDED:
                 connection.ended()
-                return
-            connection.buffer_updated(size)
-        elif what == _ENDED:
-            connection.ended()
-        else:
+            else:
+                connection.abort()
+        except Exception:  # a bug, which is not to cost other clients anything
+            log.exception("%r can't go on", connection)
             connection.abort()
         self.look_at(connection)
+
+
+def _read_for(connection: Connection, fd: int) -> None:
+    """Read into the connection's own buffer, where part of a frame is."""
+    try:
+        size = os.readv(fd, [connection.buffer.space()])
+    except BlockingIOError:
+        return
+    except OSError:
+        connection.abort()
+        return
+    if size:
+        connection.buffer_updated(size)
+    else:
+        connection.ended()
 
 
 def write_now(fd: int, data: bytes) -> int:

@@ -178,7 +178,7 @@ def test_what_is_no_transaction_comes_behind_those_before_it(side: Side) -> None
         assert 2 in [f.request for data, _ in side.runs for f in split(data)]
         second.left.append(data)
 
-    second.received = received  # type: ignore[method-assign]
+    second.received = received  # type: ignore[method-assign]  # a seam
     side.on_ready()
     assert second.left == [query(3) + call(4)]
     assert sorted(f.request for data, _ in side.runs for f in split(data)) == [1, 2]
@@ -208,7 +208,7 @@ def test_meaningless_bytes_and_frames_that_are_too_long_are_left(side: Side) -> 
     long.far.sendall(call(2) + header)
     got: list[bytes] = []
     for client in (meaningless, long):
-        client.received = got.append  # type: ignore[method-assign]
+        client.received = got.append  # type: ignore[method-assign]  # a seam
     side.on_ready()
     assert sorted(got) == sorted([bytes(32), header])
     assert sorted(f.request for data, _ in side.runs for f in split(data)) == [1, 2]
@@ -253,6 +253,21 @@ def test_ends(side: Side) -> None:
     broken.far.close()
     side.on_ready()
     assert broken.over[:1] == ["aborted"]
+
+
+def test_a_bug_costs_one_client(side: Side, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    first, faulty, last = side.client(), side.client(), side.client()
+    faulty.received = fails  # type: ignore[method-assign]  # a seam
+    first.far.sendall(call(1))
+    faulty.far.sendall(call(2) + query(3))
+    last.far.sendall(call(4))
+    side.on_ready()
+    assert (first.over, faulty.over, last.over) == ([], ["aborted"], [])
+    assert sorted(f.request for data, _ in side.runs for f in split(data)) == [1, 2, 4]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_one_that_has_left_is_not_read_and_not_written(side: Side) -> None:
